@@ -1,0 +1,112 @@
+"""What every model is made of: encoders leave a memory, decoders read tokens against it, heads score.
+
+One legend for all shapes: B sources, K hypotheses of each, N = B * K rows (the rows of a source are
+adjacent), T target positions, S source positions, V output symbols, D width, H heads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from transduce.blueprint import Part
+from transduce.sequences import Sequences
+from transduce.tree import PerSource
+
+State = TypeVar("State")
+
+
+@dataclass(frozen=True)
+class Bank(PerSource):
+    """What one encoder leaves behind."""
+
+    states: Float[Tensor, "B S D"]
+    mask: Bool[Tensor, "B S"]
+    summary: Float[Tensor, "B D"]  # all that a decoder without attention looks at
+
+
+Memory = dict[str, Bank]
+
+
+class Readout(NamedTuple):
+    """What a decoder makes of the tokens it has read."""
+
+    features: Float[Tensor, "N T D"]
+    attention: Float[Tensor, "N T S"] | None = None  # where the decoder computes it anyway
+
+
+class Encoder(nn.Module, ABC):
+    """Reads a source once."""
+
+    width: int  # D of the bank it leaves
+
+    @abstractmethod
+    def forward(self, source: Sequences) -> Bank:
+        """Read the sources."""
+
+
+class Decoder(nn.Module, ABC, Generic[State]):
+    """An action of token strings on states: reading ``xy`` is reading ``x``, then ``y``."""
+
+    width: int  # D of its features
+
+    @abstractmethod
+    def start(self, memory: Memory, width: int = 1, capacity: int | None = None) -> State:
+        """Return the state before any token, with ``width`` rows for every source.
+
+        ``capacity`` is the number of tokens that will be read at most; with None the state grows
+        and stays valid after it has been extended (persistent).
+        """
+
+    @abstractmethod
+    def extend(self, tokens: Int[Tensor, "N T"], state: State) -> tuple[Readout, State]:
+        """Read T more tokens in every row."""
+
+    def forward(self, tokens: Int[Tensor, "N T"], memory: Memory) -> Readout:
+        """Read whole rows from the start (teacher forcing)."""
+        return self.extend(tokens, self.start(memory))[0]
+
+
+class Head(nn.Module, ABC):
+    """Turns features into scores of the V output symbols."""
+
+    @abstractmethod
+    def forward(self, out: Readout, memory: Memory) -> Float[Tensor, "N T V"]:
+        """Return log-probabilities."""
+
+    @abstractmethod
+    def loss(
+        self, out: Readout, memory: Memory, target: Sequences, smoothing: float
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the summed (label-smoothed loss, negative log-likelihood) of the target's tokens.
+
+        It never builds the whole (tokens, V) table. Only the first result carries a gradient.
+        """
+
+
+class EncoderBlueprint(Part):
+    """Slot for an encoder."""
+
+    @abstractmethod
+    def build(self, vocabulary: int) -> Encoder:
+        """Make the encoder of a source with that many symbols."""
+
+
+class DecoderBlueprint(Part):
+    """Slot for a decoder."""
+
+    @abstractmethod
+    def build(self, vocabulary: int, memory: int) -> Decoder[Any]:
+        """Make the decoder for that many target symbols over a bank of width ``memory``."""
+
+
+class HeadBlueprint(Part):
+    """Slot for a head."""
+
+    @abstractmethod
+    def build(self, width: int, embedding: nn.Embedding) -> Head:
+        """Make the head over features of that width; ``embedding`` is the decoder's own."""

@@ -1,0 +1,28 @@
+"""The three verbs that every search knows, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transduce.sequences import Sequences
+
+
+class Scorer(Protocol):
+    """Anything that scores token strings: a model, an ensemble, a language model, a constraint.
+
+    ``encode`` and ``start`` return trees (see ``transduce.tree``); search reorders them and never
+    looks inside.
+    """
+
+    def encode(self, sources: Mapping[str, Sequences]) -> Any:
+        """Read the sources once."""
+
+    def start(self, memory: Any, width: int = 1, capacity: int | None = None) -> Any:
+        """Return the state before any token, ``width`` rows for every source."""
+
+    def extend(self, tokens: Int[Tensor, "N T"], state: Any) -> tuple[Float[Tensor, "N T V"], Any]:
+        """Read T tokens in every row; return the log-probabilities of what follows each of them."""
