@@ -1,0 +1,67 @@
+"""What flows from a corpus to a model: examples of text, then batches of symbols."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from transduce.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class Example:
+    """One thing to transduce, with every right answer that is known."""
+
+    sources: dict[str, str]
+    references: tuple[str, ...]
+    place: str  # where it was read, as file:line
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples side by side; the rows of all its sequences belong together.
+
+    Sources end with the symbol EOS; a target goes from BOS to EOS, and a model that has read
+    ``inputs`` up to some position is to predict ``labels`` at that position.
+    """
+
+    sources: dict[str, Sequences]
+    target: Sequences | None  # None where only the sources are known
+    index: Int[Tensor, "B"]  # the position of each row in its corpus
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def inputs(self) -> Sequences:
+        """The targets without the last symbol of each row: BOS and all that is read."""
+        target = self._known()
+        return Sequences(target.data[:, :-1], target.lengths - 1)
+
+    @property
+    def labels(self) -> Sequences:
+        """The targets without their first symbol: all that is predicted, and EOS."""
+        target = self._known()
+        return Sequences(target.data[:, 1:], target.lengths - 1)
+
+    @property
+    def tokens(self) -> Int[Tensor, ""]:
+        """The number of labels; a tensor, so that asking for it never waits for a device."""
+        return self.labels.lengths.sum()
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the same batch on ``device``."""
+        return replace(
+            self,
+            sources={name: source.to(device) for name, source in self.sources.items()},
+            target=self.target.to(device) if self.target else None,
+            index=self.index.to(device, non_blocking=True),
+        )
+
+    def _known(self) -> Sequences:
+        if self.target is None:
+            raise ValueError("this batch has no target")
+        return self.target
