@@ -40,8 +40,9 @@ class Sequences:
 
     def to(self, device: torch.device) -> Sequences:
         """Return the same sequences on ``device``."""
-        move = {"device": device, "non_blocking": True}
-        return Sequences(self.data.to(**move), self.lengths.to(**move))
+        return Sequences(
+            self.data.to(device, non_blocking=True), self.lengths.to(device, non_blocking=True)
+        )
 
 
 def positions(size: int, device: torch.device) -> Int[Tensor, "1 S"]:

@@ -1,8 +1,8 @@
-"""States as values: trees of tensors that search reorders, shrinks and widens without looking inside.
+"""States as values: trees of tensors that search reorders and shrinks without looking inside.
 
-A tree is a tensor, None, a tuple, a NamedTuple, a dict or a frozen dataclass of trees. Every tensor in
-it leads with N = B * K rows (the K hypotheses of a source are adjacent), except below a ``PerSource``
-node, where it leads with the B sources.
+A tree is a tensor, None, a tuple, a NamedTuple, a dict or a frozen dataclass of trees. Every tensor
+in it leads with N = B * K rows (the K hypotheses of a source are adjacent), except below a
+``PerSource`` node, where it leads with the B sources.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class PerSource:
-    """Marks a node whose tensors lead with B sources: hypotheses share them, reordering skips them."""
+    """Marks a node whose tensors lead with B sources; reordering hypotheses skips it."""
 
 
 def map_leaves(tree: T, change: Callable[[Tensor, bool], Tensor], per_source: bool = False) -> T:
@@ -36,10 +36,10 @@ def _map(tree: Any, change: Callable[[Tensor, bool], Tensor], per_source: bool) 
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     if isinstance(tree, dict):
         return {key: _map(part, change, per_source) for key, part in tree.items()}
-    if dataclasses.is_dataclass(tree):
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         names = [field.name for field in dataclasses.fields(tree)]
         new = {name: _map(getattr(tree, name), change, per_source) for name in names}
-        return type(tree)(**new)  # type: ignore[operator]
+        return type(tree)(**new)
     if tree is None or isinstance(tree, int | float | str):
         return tree
     raise TypeError(f"a state cannot hold a {type(tree).__name__}")

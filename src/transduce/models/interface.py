@@ -1,4 +1,4 @@
-"""What every model is made of: encoders leave a memory, decoders read tokens against it, heads score.
+"""What every model is made of: encoders leave a memory, decoders read against it, heads score.
 
 One legend for all shapes: B sources, K hypotheses of each, N = B * K rows (the rows of a source are
 adjacent), T target positions, S source positions, V output symbols, D width, H heads.
@@ -43,6 +43,7 @@ class Encoder(nn.Module, ABC):
     """Reads a source once."""
 
     width: int  # D of the bank it leaves
+    embedding: nn.Embedding
 
     @abstractmethod
     def forward(self, source: Sequences) -> Bank:
@@ -53,6 +54,7 @@ class Decoder(nn.Module, ABC, Generic[State]):
     """An action of token strings on states: reading ``xy`` is reading ``x``, then ``y``."""
 
     width: int  # D of its features
+    embedding: nn.Embedding
 
     @abstractmethod
     def start(self, memory: Memory, width: int = 1, capacity: int | None = None) -> State:
@@ -75,14 +77,18 @@ class Head(nn.Module, ABC):
     """Turns features into scores of the V output symbols."""
 
     @abstractmethod
-    def forward(self, out: Readout, memory: Memory) -> Float[Tensor, "N T V"]:
-        """Return log-probabilities."""
+    def start(self, memory: Memory) -> Any:
+        """Return the tree of what it needs of the sources (all of it ``PerSource``), or None."""
+
+    @abstractmethod
+    def forward(self, out: Readout, source: Any) -> Float[Tensor, "N T V"]:
+        """Return log-probabilities; ``source`` is what ``start`` returned."""
 
     @abstractmethod
     def loss(
-        self, out: Readout, memory: Memory, target: Sequences, smoothing: float
+        self, out: Readout, source: Any, labels: Sequences, smoothing: float
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Return the summed (label-smoothed loss, negative log-likelihood) of the target's tokens.
+        """Return the summed (label-smoothed loss, negative log-likelihood) of the labels in nats.
 
         It never builds the whole (tokens, V) table. Only the first result carries a gradient.
         """
@@ -108,5 +114,5 @@ class HeadBlueprint(Part):
     """Slot for a head."""
 
     @abstractmethod
-    def build(self, width: int, embedding: nn.Embedding) -> Head:
-        """Make the head over features of that width; ``embedding`` is the decoder's own."""
+    def build(self, width: int, embedding: nn.Embedding, tied: bool) -> Head:
+        """Make the head over features of that width; tied, the decoder's embedding scores."""

@@ -1,0 +1,59 @@
+"""From a blueprint to a model: the one place where sizes meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from transduce.blueprint import Blueprint
+from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
+from transduce.models.decoders.transformer import TransformerDecoderBlueprint
+from transduce.models.encoders.recurrent import RecurrentEncoderBlueprint
+from transduce.models.encoders.transformer import TransformerEncoderBlueprint
+from transduce.models.heads import LinearHeadBlueprint
+from transduce.models.interface import DecoderBlueprint, EncoderBlueprint, HeadBlueprint
+from transduce.models.seq2seq import Seq2Seq
+from transduce.problem import Problem
+
+PARTS = (
+    RecurrentEncoderBlueprint,
+    TransformerEncoderBlueprint,
+    RecurrentDecoderBlueprint,
+    TransformerDecoderBlueprint,
+    LinearHeadBlueprint,
+)
+
+
+class ModelBlueprint(Blueprint):
+    """An encoder, a decoder and a head; any of one goes with any of the others."""
+
+    encoder: EncoderBlueprint = RecurrentEncoderBlueprint()
+    """reads the source"""
+    decoder: DecoderBlueprint = RecurrentDecoderBlueprint()
+    """reads the target so far and looks at the source"""
+    head: HeadBlueprint = LinearHeadBlueprint()
+    """scores the next symbol"""
+    tie: Literal["none", "output", "all"] = "output"
+    """which tables are one: none; output (target embedding and output layer); all (the source
+    embedding too, which needs text.joint)"""
+
+
+def build(blueprint: ModelBlueprint, vocabularies: Mapping[str, int]) -> Seq2Seq:
+    """Make the model for vocabularies of the given sizes ("source", "target").
+
+    Raises:
+        Problem: parts that do not fit together; the message says which setting to change.
+    """
+    encoder = blueprint.encoder.build(vocabularies["source"])
+    decoder = blueprint.decoder.build(vocabularies["target"], encoder.width)
+    if blueprint.tie == "all":
+        if encoder.embedding.weight.shape != decoder.embedding.weight.shape:
+            ours, theirs = (tuple(part.embedding.weight.shape) for part in (encoder, decoder))
+            raise Problem(
+                f"the embeddings of source {ours} and target {theirs} differ in shape, so they "
+                "cannot be one; set text.joint: true and equal widths, or tie: output",
+                "model.tie",
+            )
+        encoder.embedding = decoder.embedding
+    head = blueprint.head.build(decoder.width, decoder.embedding, blueprint.tie != "none")
+    return Seq2Seq({"source": encoder}, decoder, head)

@@ -1,0 +1,152 @@
+"""The Transformer decoder (Vaswani 2017), pre- or post-norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from transduce.models.encoders.transformer import check_heads
+from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readout
+from transduce.nn.dropout import Dropout
+from transduce.nn.layers import (
+    FeedForward,
+    FinalNorm,
+    NormOrder,
+    Residual,
+    Sinusoid,
+    token_table,
+)
+from transduce.nn.multihead import (
+    KV,
+    CrossAttention,
+    CrossKV,
+    FixedKV,
+    GrowingKV,
+    SelfAttention,
+    padding_bias,
+)
+from transduce.tree import PerSource
+
+
+class TransformerDecoderBlueprint(DecoderBlueprint):
+    """Self-attention over the target so far and attention to the source."""
+
+    kind: Literal["transformer"] = "transformer"
+    width: int = Field(256, ge=2, multiple_of=2)
+    """width of every position"""
+    layers: int = Field(4, ge=1)
+    """number of layers"""
+    heads: int = Field(4, ge=1)
+    """attention heads; must divide the width"""
+    inner: int = Field(1024, ge=1)
+    """width of the feed-forward layers"""
+    norm: NormOrder = "pre"
+    """normalise before each sub-layer (trains more easily) or after it"""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """share of values dropped while training"""
+
+    def build(self, vocabulary: int, memory: int) -> TransformerDecoder:
+        """Make the decoder."""
+        check_heads(self.width, self.heads, "model.decoder.heads")
+        return TransformerDecoder(self, vocabulary, memory)
+
+
+@dataclass(frozen=True)
+class Source(PerSource):
+    """The source as the layers see it: keys and values for each, and what hides its padding."""
+
+    layers: tuple[CrossKV, ...]
+    bias: Float[Tensor, "B 1 1 S"]
+
+
+class TransformerState(NamedTuple):
+    """All that changes while decoding, and the source as the layers see it."""
+
+    length: Int[Tensor, "N"]
+    past: tuple[KV, ...]
+    source: Source
+
+
+class TransformerDecoder(Decoder[TransformerState]):
+    """Reads any number of tokens at a time against caches of what was read before."""
+
+    def __init__(
+        self, blueprint: TransformerDecoderBlueprint, vocabulary: int, memory: int
+    ) -> None:
+        super().__init__()
+        self.width, self.heads = blueprint.width, blueprint.heads
+        self.embedding = token_table(vocabulary, blueprint.width)
+        self.place = Sinusoid(blueprint.width)
+        self.dropout = Dropout(blueprint.dropout)
+        self.layers = nn.ModuleList(
+            DecoderLayer(blueprint, memory) for _ in range(blueprint.layers)
+        )
+        self.norm = FinalNorm(blueprint.width, blueprint.norm)
+
+    def start(
+        self, memory: Memory, width: int = 1, capacity: int | None = None
+    ) -> TransformerState:
+        """Project the source for every layer and begin with empty caches."""
+        bank = memory["source"]
+        rows = len(bank.states) * width
+        shape = (rows, self.heads, capacity or 0, self.width // self.heads)
+        kind = GrowingKV if capacity is None else FixedKV
+        past = tuple(
+            kind(bank.states.new_zeros(shape), bank.states.new_zeros(shape)) for _ in self.layers
+        )
+        cross = tuple(
+            cast(DecoderLayer, layer).cross_attention.prepare(bank.states) for layer in self.layers
+        )
+        bias = padding_bias(bank.mask, bank.states.dtype)
+        length = torch.zeros(rows, dtype=torch.long, device=bank.states.device)
+        return TransformerState(length, past, Source(cross, bias))
+
+    def extend(
+        self, tokens: Int[Tensor, "N T"], state: TransformerState
+    ) -> tuple[Readout, TransformerState]:
+        """Read T more tokens in every row."""
+        count = tokens.shape[1]
+        place = state.length[:, None] + torch.arange(count, device=tokens.device)
+        x = self.dropout(self.place(self.embedding(tokens), place))
+        causal = state.past[0].causal(state.length, count, x.dtype)
+        past = []
+        for layer, before, source in zip(self.layers, state.past, state.source.layers, strict=True):
+            x, after = layer(x, before, state.length, causal, source, state.source.bias)
+            past.append(after)
+        new = TransformerState(state.length + count, tuple(past), state.source)
+        return Readout(self.norm(x)), new
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to the source, then a feed-forward layer."""
+
+    def __init__(self, blueprint: TransformerDecoderBlueprint, memory: int) -> None:
+        super().__init__()
+        width, dropout = blueprint.width, blueprint.dropout
+        self.self_attention = SelfAttention(width, blueprint.heads)
+        self.cross_attention = CrossAttention(width, blueprint.heads, memory)
+        self.feed_forward = FeedForward(width, blueprint.inner, dropout)
+        self.around_self = Residual(width, blueprint.norm, dropout)
+        self.around_cross = Residual(width, blueprint.norm, dropout)
+        self.around_feed = Residual(width, blueprint.norm, dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N T D"],
+        past: KV,
+        length: Int[Tensor, "N"],
+        causal: Float[Tensor, "_ 1 T P"] | None,
+        source: CrossKV,
+        padding: Float[Tensor, "B 1 1 S"],
+    ) -> tuple[Float[Tensor, "N T D"], KV]:
+        """Apply all three to T more tokens."""
+        seen, past = self.self_attention.extend(self.around_self.enter(x), past, length, causal)
+        x = self.around_self.leave(x, seen)
+        found = self.cross_attention(self.around_cross.enter(x), source, padding)
+        x = self.around_cross.leave(x, found)
+        return self.around_feed.leave(x, self.feed_forward(self.around_feed.enter(x))), past

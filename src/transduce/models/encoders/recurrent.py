@@ -1,0 +1,81 @@
+"""Recurrent encoders: LSTM or GRU, one way or both, stacked."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from transduce.models.interface import Bank, Encoder, EncoderBlueprint
+from transduce.nn.dropout import Dropout
+from transduce.nn.layers import token_table
+from transduce.nn.recurrent import Bidirectional, Cell, Stack
+from transduce.problem import Problem
+from transduce.sequences import Sequences
+
+
+class RecurrentEncoderBlueprint(EncoderBlueprint):
+    """LSTM or GRU layers over the source."""
+
+    kind: Literal["recurrent"] = "recurrent"
+    cell: Cell = "lstm"
+    """kind of unit"""
+    embedding: int = Field(256, ge=1)
+    """width of a token's vector"""
+    width: int = Field(512, ge=1)
+    """width of a layer's output, both directions together"""
+    layers: int = Field(1, ge=1)
+    """number of layers"""
+    bidirectional: bool = True
+    """read from both ends; each direction has half the width"""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """share of values dropped between layers while training"""
+
+    def build(self, vocabulary: int) -> RecurrentEncoder:
+        """Make the encoder.
+
+        Raises:
+            Problem: a two-way encoder of odd width.
+        """
+        if self.bidirectional and self.width % 2:
+            raise Problem(
+                f"a bidirectional encoder halves its width, and {self.width} is odd; make it even",
+                "model.encoder.width",
+            )
+        return RecurrentEncoder(self, vocabulary)
+
+
+class RecurrentEncoder(Encoder):
+    """Embeds and reads; its summary is the state after the last token (of each direction)."""
+
+    def __init__(self, blueprint: RecurrentEncoderBlueprint, vocabulary: int) -> None:
+        super().__init__()
+        self.width, self.bidirectional = blueprint.width, blueprint.bidirectional
+        self.embedding = token_table(vocabulary, blueprint.embedding)
+        self.dropout = Dropout(blueprint.dropout)
+        reader = Bidirectional if blueprint.bidirectional else Stack
+        self.reader = reader(
+            blueprint.cell,
+            blueprint.embedding,
+            blueprint.width,
+            blueprint.layers,
+            blueprint.dropout,
+        )
+
+    def forward(self, source: Sequences) -> Bank:
+        """Read the sources."""
+        embedded = self.dropout(self.embedding(source.data))
+        if self.bidirectional:
+            states = self.reader(embedded, source.lengths)
+        else:
+            states = self.reader(embedded)[0]
+        return Bank(self.dropout(states), source.mask(), self._summary(states, source.lengths))
+
+    def _summary(self, states: Tensor, lengths: Tensor) -> Tensor:
+        last = states[torch.arange(len(states), device=states.device), lengths - 1]
+        if not self.bidirectional:
+            return last
+        half = self.width // 2
+        return torch.cat([last[:, :half], states[:, 0, half:]], -1)

@@ -1,0 +1,57 @@
+"""The whole model: encoders, a decoder and a head, behind the three verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from transduce.models.interface import Decoder, Encoder, Head, Memory
+from transduce.sequences import Sequences
+
+
+class Seq2SeqState(NamedTuple):
+    """The decoder's state and what the head remembers of the source."""
+
+    decoder: Any
+    head: Any
+
+
+class Seq2Seq(nn.Module):
+    """Scores targets given sources (Sutskever 2014; Cho 2014); knows neither search nor text."""
+
+    def __init__(self, encoders: Mapping[str, Encoder], decoder: Decoder[Any], head: Head) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.decoder = decoder
+        self.head = head
+
+    def encode(self, sources: Mapping[str, Sequences]) -> Memory:
+        """Let each encoder read its source."""
+        return {name: encoder(sources[name]) for name, encoder in self.encoders.items()}
+
+    def start(self, memory: Memory, width: int = 1, capacity: int | None = None) -> Seq2SeqState:
+        """Return the state before any token, ``width`` rows for every source."""
+        state = self.decoder.start(memory, width, capacity)
+        return Seq2SeqState(state, self.head.start(memory))
+
+    def extend(
+        self, tokens: Int[Tensor, "N T"], state: Seq2SeqState
+    ) -> tuple[Float[Tensor, "N T V"], Seq2SeqState]:
+        """Read T tokens in every row; return the log-probabilities of what follows each."""
+        out, after = self.decoder.extend(tokens, state.decoder)
+        return self.head(out, state.head), Seq2SeqState(after, state.head)
+
+    def forward(
+        self,
+        sources: Mapping[str, Sequences],
+        inputs: Sequences,
+        labels: Sequences,
+        smoothing: float = 0.0,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the summed (smoothed loss, negative log-likelihood) of the labels (training)."""
+        memory = self.encode(sources)
+        out = self.decoder(inputs.data, memory)
+        return self.head.loss(out, self.head.start(memory), labels, smoothing)

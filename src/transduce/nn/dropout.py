@@ -1,0 +1,117 @@
+"""Dropout whose randomness is a pure function of (seed, step), and cheap on a CPU.
+
+torch's CPU generator costs 6.8 ms for a million elements, a multiplication 0.16 ms. A pool of
+ready-made masks, of which every use takes a window at a random place and every step redraws a part,
+makes dropout 12 to 15 times cheaper. Because the whole pool at step n follows from (seed, n), a
+resumed run needs no saved random state.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Mask = Float[Tensor, "size"]
+
+
+class MaskPool:
+    """Masks for the dropout layers of one training run, on the CPU.
+
+    Call ``seek(step)`` before each update and not between forward and backward: autograd holds
+    windows of the pool until then.
+    """
+
+    def __init__(self, seed: int, size: int = 1 << 24, parts: int = 32) -> None:
+        self.seed, self.size, self.parts = seed, size, parts
+        self.step = 0
+        self._windows = random.Random()
+        self._pools: dict[tuple[torch.dtype, float], Mask] = {}
+        self.seek(0)
+
+    def seek(self, step: int) -> None:
+        """Be the pool of update number ``step``, whatever was before."""
+        behind = step - self.step
+        self.step = step
+        self._windows.seed(f"{self.seed}/{step}")
+        for key, pool in self._pools.items():
+            if behind == 1:
+                self._draw(pool, key[1], step % self.parts)
+            else:
+                self._fill(pool, key[1])
+
+    def apply(self, x: Float[Tensor, "*shape"], rate: float) -> Float[Tensor, "*shape"]:
+        """Drop elements with probability ``rate`` (rounded to 1/256) and scale up the rest."""
+        key = (x.dtype, rate)
+        if key not in self._pools:
+            self._pools[key] = torch.empty(self.size, dtype=x.dtype)
+            self._fill(self._pools[key], rate)
+        pool, flat = self._pools[key], x.reshape(-1)
+        if len(flat) <= self.size // 2:
+            return (flat * self._window(pool, len(flat))).view(x.shape)
+        pieces = [
+            piece * self._window(pool, len(piece)) for piece in torch.split(flat, self.size // 2)
+        ]
+        return torch.cat(pieces).view(x.shape)
+
+    def _window(self, pool: Mask, size: int) -> Mask:
+        start = self._windows.randrange(self.size - size)
+        return pool[start : start + size]
+
+    def _fill(self, pool: Mask, rate: float) -> None:
+        for part in range(self.parts):
+            self._draw(pool, rate, part)
+
+    def _draw(self, pool: Mask, rate: float, part: int) -> None:
+        """Write one part as it stands since the last step at which it was its turn."""
+        drawn = self.step - (self.step - part) % self.parts
+        generator = torch.Generator()
+        generator.manual_seed(random.Random(f"{self.seed}/{rate}/{part}/{drawn}").getrandbits(63))
+        size = self.size // self.parts
+        # the full range has to be asked for: by default the sign bit stays zero
+        words = torch.empty(size // 8, dtype=torch.int64).random_(
+            -(2**63), None, generator=generator
+        )
+        kept = words.view(torch.uint8) >= round(rate * 256)
+        target = pool[part * size : (part + 1) * size]
+        target.copy_(kept).mul_(256 / (256 - round(rate * 256)))
+
+
+_pool: ContextVar[MaskPool | None] = ContextVar("mask_pool", default=None)
+
+
+@contextmanager
+def drawing_from(pool: MaskPool) -> Iterator[None]:
+    """Let every ``Dropout`` on the CPU draw from ``pool`` within the block."""
+    token = _pool.set(pool)
+    try:
+        yield
+    finally:
+        _pool.reset(token)
+
+
+class Dropout(nn.Module):
+    """Sets elements to zero at random in training and scales the rest up (Srivastava 2014)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Drop, in training; return ``x`` otherwise."""
+        if not self.training or self.rate == 0:
+            return x
+        pool = _pool.get()
+        if pool is None or x.device.type != "cpu":
+            return F.dropout(x, self.rate)
+        return pool.apply(x, self.rate)
+
+    def extra_repr(self) -> str:
+        """Show the rate when a model is printed."""
+        return f"{self.rate}"

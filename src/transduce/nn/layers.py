@@ -1,0 +1,85 @@
+"""What Transformer layers are made of besides attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from transduce.nn.dropout import Dropout
+
+NormOrder = Literal["pre", "post"]
+
+
+class FeedForward(nn.Sequential):
+    """Two linear maps around a ReLU, position by position (Vaswani 2017)."""
+
+    def __init__(self, width: int, inner: int, dropout: float) -> None:
+        first, second = nn.Linear(width, inner), nn.Linear(inner, width)
+        for layer in (first, second):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        super().__init__(first, nn.ReLU(), Dropout(dropout), second)
+
+
+class Residual(nn.Module):
+    """The frame of a sub-layer: x + f(norm(x)) (pre, Xiong 2020) or norm(x + f(x)) (post)."""
+
+    def __init__(self, width: int, order: NormOrder, dropout: float) -> None:
+        super().__init__()
+        self.order, self.norm, self.dropout = order, nn.LayerNorm(width), Dropout(dropout)
+
+    def enter(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """Return what the sub-layer reads."""
+        if self.order == "post":
+            return x
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def leave(
+        self, x: Float[Tensor, "B T D"], change: Float[Tensor, "B T D"]
+    ) -> Float[Tensor, "B T D"]:
+        """Add what the sub-layer made."""
+        total: Tensor = x + self.dropout(change)
+        return self.norm(total) if self.order == "post" else total
+
+
+class FinalNorm(nn.Module):
+    """What closes a stack: a norm after pre-norm layers, nothing after post-norm layers."""
+
+    def __init__(self, width: int, order: NormOrder) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width) if order == "pre" else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """Close the stack."""
+        normed: Tensor = self.norm(x)
+        return normed
+
+
+class Sinusoid(nn.Module):
+    """Positions as sines and cosines of falling frequency (Vaswani 2017), without parameters."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+        self.register_buffer("frequency", frequency, persistent=False)
+        self.frequency: Tensor
+
+    def forward(
+        self, x: Float[Tensor, "N T D"], place: Int[Tensor, "_ T"]
+    ) -> Float[Tensor, "N T D"]:
+        """Scale token vectors by sqrt(D) and add the positions at which they stand."""
+        angle = place[..., None] * self.frequency
+        # sines first, cosines after them: which dimension holds which is arbitrary
+        return x * math.sqrt(x.shape[-1]) + torch.cat([angle.sin(), angle.cos()], -1)
+
+
+def token_table(vocabulary: int, width: int) -> nn.Embedding:
+    """Return token vectors of about unit length, so that the table can serve as output layer."""
+    table = nn.Embedding(vocabulary, width)
+    nn.init.normal_(table.weight, std=width**-0.5)
+    return table

@@ -1,0 +1,187 @@
+"""Multi-head attention (Vaswani 2017) and the caches that let it read a few tokens at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from transduce.nn.tap import Tap
+from transduce.tree import PerSource
+
+
+@dataclass(frozen=True)
+class GrowingKV:
+    """Keys and values of all tokens read so far; extending makes a new one (persistent)."""
+
+    keys: Float[Tensor, "N H P d"]
+    values: Float[Tensor, "N H P d"]
+
+    def append(
+        self, keys: Float[Tensor, "N H T d"], values: Float[Tensor, "N H T d"], _: Int[Tensor, "N"]
+    ) -> GrowingKV:
+        """Return the cache with T more tokens."""
+        if self.keys.shape[2] == 0:
+            return GrowingKV(keys.contiguous(), values.contiguous())
+        return GrowingKV(torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2))
+
+    def causal(
+        self, _: Int[Tensor, "N"], tokens: int, dtype: torch.dtype
+    ) -> Float[Tensor, "1 1 T P"] | None:
+        """Return the bias that hides later tokens from each next one; None: all are seen."""
+        if tokens == 1:
+            return None
+        past, device = self.keys.shape[2], self.keys.device
+        ahead = torch.ones(tokens, past + tokens, dtype=torch.bool, device=device).triu(past + 1)
+        return hide(ahead, dtype)[None, None]
+
+
+@dataclass(frozen=True)
+class FixedKV:
+    """Buffers of fixed capacity, written in place: no shape changes, each state serves once."""
+
+    keys: Float[Tensor, "N H C d"]
+    values: Float[Tensor, "N H C d"]
+
+    def append(
+        self,
+        keys: Float[Tensor, "N H T d"],
+        values: Float[Tensor, "N H T d"],
+        length: Int[Tensor, "N"],
+    ) -> FixedKV:
+        """Write T more tokens behind the first ``length``."""
+        place = length[:, None] + torch.arange(keys.shape[2], device=keys.device)
+        index = place[:, None, :, None].expand_as(keys)
+        return FixedKV(
+            self.keys.scatter_(2, index, keys.to(self.keys.dtype)),
+            self.values.scatter_(2, index, values.to(self.values.dtype)),
+        )
+
+    def causal(
+        self, length: Int[Tensor, "N"], tokens: int, dtype: torch.dtype
+    ) -> Float[Tensor, "N 1 T C"]:
+        """Return the bias that hides later tokens and what is not written yet."""
+        place = length[:, None] + torch.arange(tokens, device=length.device)
+        ahead = torch.arange(self.keys.shape[2], device=length.device) > place[..., None]
+        return hide(ahead, dtype)[:, None]
+
+
+KV = GrowingKV | FixedKV
+
+
+@dataclass(frozen=True)
+class CrossKV(PerSource):
+    """Keys and values of the source, computed once and shared by all its hypotheses."""
+
+    keys: Float[Tensor, "B H S d"]
+    values: Float[Tensor, "B H S d"]
+
+
+def padding_bias(mask: Bool[Tensor, "B S"], dtype: torch.dtype) -> Float[Tensor, "B 1 1 S"]:
+    """Return what is added to the scores so that padding gets no weight."""
+    return hide(~mask, dtype)[:, None, None]
+
+
+def hide(hidden: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
+    """Return 0 where a position is seen and, where not, too little for any weight."""
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -1e9)
+
+
+class MultiHead(nn.Module):
+    """Attention in ``heads`` subspaces at once.
+
+    On a CPU it is plain matrix products: torch's fused kernel has a backward pass two to five
+    times slower in bf16 at the lengths of sentences. Elsewhere the fused kernel runs, except when
+    somebody watches the weights.
+    """
+
+    def __init__(self, width: int, heads: int, memory: int | None = None) -> None:
+        super().__init__()
+        self.width, self.heads = width, heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(memory or width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.weights = Tap()
+        for layer in (self.query, self.key_value, self.out):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def split(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T d"]:
+        """Separate the heads."""
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+    def project(self, x: Float[Tensor, "B S D"]) -> tuple[Tensor, Tensor]:
+        """Return keys and values, each (B, H, S, d)."""
+        keys, values = self.key_value(x).chunk(2, -1)
+        return self.split(keys), self.split(values)
+
+    def project_all(self, x: Float[Tensor, "B S D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of the same positions by one matrix product."""
+        weight = torch.cat([self.query.weight, self.key_value.weight])
+        bias = torch.cat([self.query.bias, self.key_value.bias])
+        query, keys, values = F.linear(x, weight, bias).chunk(3, -1)
+        return self.split(query), self.split(keys), self.split(values)
+
+    def attend(
+        self,
+        query: Float[Tensor, "B H T d"],
+        keys: Float[Tensor, "B H S d"],
+        values: Float[Tensor, "B H S d"],
+        bias: Float[Tensor, "B 1 _ S"] | None,
+    ) -> Float[Tensor, "B T D"]:
+        """Attend and merge the heads."""
+        if query.is_cuda and not self.weights.watched:
+            mask = None if bias is None else bias.to(query.dtype)
+            mixed = F.scaled_dot_product_attention(query, keys, values, mask)
+        else:
+            scores = torch.matmul(query * query.shape[-1] ** -0.5, keys.transpose(2, 3))
+            if bias is not None:
+                scores = scores + bias.to(scores.dtype)
+            weights = self.weights(scores.softmax(-1, dtype=scores.dtype))
+            mixed = torch.matmul(weights, values)
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class SelfAttention(MultiHead):
+    """Positions look at one another."""
+
+    def forward(
+        self, x: Float[Tensor, "B S D"], bias: Float[Tensor, "B 1 1 S"]
+    ) -> Float[Tensor, "B S D"]:
+        """Look both ways (encoder)."""
+        return self.attend(*self.project_all(x), bias)
+
+    def extend(
+        self,
+        x: Float[Tensor, "N T D"],
+        past: KV,
+        length: Int[Tensor, "N"],
+        bias: Float[Tensor, "N 1 T P"] | None,
+    ) -> tuple[Float[Tensor, "N T D"], KV]:
+        """Look back at all tokens read so far and at these (decoder)."""
+        query, keys, values = self.project_all(x)
+        past = past.append(keys, values, length)
+        return self.attend(query, past.keys, past.values, bias), past
+
+
+class CrossAttention(MultiHead):
+    """Target positions look at the source."""
+
+    def prepare(self, states: Float[Tensor, "B S D"]) -> CrossKV:
+        """Project the source once."""
+        keys, values = self.project(states)
+        return CrossKV(keys.contiguous(), values.contiguous())
+
+    def forward(
+        self,
+        x: Float[Tensor, "N T D"],
+        source: CrossKV,
+        bias: Float[Tensor, "B 1 1 S"],
+    ) -> Float[Tensor, "N T D"]:
+        """Let the N = B * K rows meet the B sources without copying these."""
+        query = self.split(self.query(x).reshape(len(source.keys), -1, self.width))
+        return self.attend(query, source.keys, source.values, bias).reshape(x.shape)

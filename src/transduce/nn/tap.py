@@ -1,0 +1,41 @@
+"""Named places where an activation can be read or replaced without the model knowing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+
+class Tap(nn.Module):
+    """An identity; whoever wants its value hooks it (the idea of TransformerLens' hook points)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x``."""
+        return x
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody listens, so that a kernel that hides the value must not be used."""
+        return bool(self._forward_hooks)
+
+
+@contextmanager
+def watch(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Record what passes every tap of ``model``, by the tap's name, in order of the calls."""
+    seen: dict[str, list[Tensor]] = {}
+    hooks = []
+    for name, part in model.named_modules():
+        if isinstance(part, Tap):
+            seen[name] = []
+
+            def note(_: nn.Module, __: tuple[Tensor], out: Tensor, name: str = name) -> None:
+                seen[name].append(out.detach())
+
+            hooks.append(part.register_forward_hook(note))
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
