@@ -1,0 +1,27 @@
+"""Searches: functions of the three verbs of a scorer, so that each works with every model."""
+
+from __future__ import annotations
+
+from transduce.search.beam import Beam
+from transduce.search.greedy import Greedy
+from transduce.search.hypotheses import (
+    Hypotheses,
+    LengthNormalisation,
+    PowerNormalisation,
+    Trace,
+)
+from transduce.search.interface import SearchBlueprint
+from transduce.search.score import force
+from transduce.search.scorer import Scorer
+
+__all__ = [
+    "Beam",
+    "Greedy",
+    "Hypotheses",
+    "LengthNormalisation",
+    "PowerNormalisation",
+    "Scorer",
+    "SearchBlueprint",
+    "Trace",
+    "force",
+]

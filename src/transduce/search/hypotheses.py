@@ -1,0 +1,117 @@
+"""What a search returns, and how hypotheses of different lengths are ranked."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from transduce.blueprint import Part
+from transduce.sequences import positions
+
+
+class Trace(NamedTuple):
+    """All that a beam search weighed: T steps, each with its C best candidates, best first.
+
+    A candidate continues the hypothesis in slot ``parents`` of the step before by one token.
+    """
+
+    parents: Int[Tensor, "*T B C"]
+    tokens: Int[Tensor, "*T B C"]
+    token_log_probs: Float[Tensor, "*T B C"]
+    log_probs: Float[Tensor, "*T B C"]  # of the hypothesis up to here; -inf: there is none
+    finished: Bool[Tensor, "*T B C"]  # it ended here and may be returned
+    slots: Int[Tensor, "*T B K"]  # the candidates that went on; the others were pruned
+
+
+class Hypotheses(NamedTuple):
+    """The K best hypotheses of each of B sources, best first.
+
+    Finished ones (they end with eos) come before unfinished ones (they hit the limit). Where there
+    are fewer than K, the rest has length 0 and scores -inf.
+    """
+
+    tokens: Int[Tensor, "B K T"]  # without the prompt, with eos
+    lengths: Int[Tensor, "B K"]  # tokens in each, eos included; what lies behind means nothing
+    finished: Bool[Tensor, "B K"]
+    scores: Float[Tensor, "B K"]  # what the search ranked by
+    log_probs: Float[Tensor, "B K"]
+    token_log_probs: Float[Tensor, "B K T"]  # 0 behind the end
+    trace: Trace | None = None
+
+
+class LengthNormalisation(Part):
+    """Slot for how hypotheses of different lengths are compared.
+
+    A score may not fall when the log-probability rises.
+    """
+
+    @abstractmethod
+    def score(
+        self, log_probs: Float[Tensor, "*shape"], lengths: Int[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape"]:
+        """Return the score of hypotheses of ``lengths`` tokens, eos included."""
+
+    @abstractmethod
+    def bound(
+        self, log_probs: Float[Tensor, "*shape"], limits: Int[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape"]:
+        """Return a score that no continuation up to ``limits`` tokens can exceed."""
+
+
+class PowerNormalisation(LengthNormalisation):
+    """Log-probability / length ** ``exponent``.
+
+    Without it (0) the best hypothesis of a model is too short, in the extreme empty (Stahlberg
+    2019). With 1 it is the mean over the tokens (Jean 2015), which needs no tuning and repairs
+    most of the damage (Yang 2018; Murray 2018).
+    """
+
+    kind: Literal["power"] = "power"
+    exponent: NonNegativeFloat = 1.0
+    """0: plain log-probability; 1: mean log-probability of a token"""
+
+    def score(
+        self, log_probs: Float[Tensor, "*shape"], lengths: Int[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape"]:
+        """Return the score of hypotheses of ``lengths`` tokens, eos included."""
+        return log_probs / lengths.to(log_probs.dtype) ** self.exponent
+
+    def bound(
+        self, log_probs: Float[Tensor, "*shape"], limits: Int[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape"]:
+        """Return a score that no continuation up to ``limits`` tokens can exceed."""
+        # Let p <= 0 be the log-probability now and q that of a continuation of n tokens. Tokens
+        # have log-probabilities <= 0, so q <= p; n <= limit and the exponent a >= 0, so
+        # q / n**a <= p / n**a <= p / limit**a, the last because p is not positive.
+        return self.score(log_probs, limits)
+
+
+def read_back(
+    trace: Trace, ends: Int[Tensor, "B K"], ranks: Int[Tensor, "B K"], eos: int
+) -> tuple[Int[Tensor, "B K T"], Float[Tensor, "B K T"]]:
+    """Follow the parents of the candidates of these ``ranks`` at these steps back to the start.
+
+    Returns their tokens and the log-probabilities of these; eos and 0 behind the end. A step of
+    -1 stands for no hypothesis.
+    """
+    tokens, log_probs = [], []
+    slot = torch.zeros_like(ends)
+    size = int(ends.max()) + 1
+    for step in reversed(range(size)):
+        rank = torch.where(ends == step, ranks, trace.slots[step].gather(1, slot))
+        tokens.append(trace.tokens[step].gather(1, rank))
+        log_probs.append(trace.token_log_probs[step].gather(1, rank))
+        slot = trace.parents[step].gather(1, rank)
+    if not tokens:
+        empty = trace.log_probs.new_empty(*ends.shape, 0)
+        return empty.long(), empty
+    beyond = positions(size, ends.device) > ends[:, :, None]
+    return (
+        torch.stack(tokens[::-1], 2).masked_fill(beyond, eos),
+        torch.stack(log_probs[::-1], 2).masked_fill(beyond, 0.0),
+    )

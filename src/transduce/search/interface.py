@@ -1,0 +1,39 @@
+"""What a search is: a frozen value that can be called."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from jaxtyping import Int
+from pydantic import NonNegativeInt
+from torch import Tensor
+
+from transduce.blueprint import Part
+from transduce.search.hypotheses import Hypotheses
+from transduce.search.scorer import Scorer
+
+
+class SearchBlueprint(Part):
+    """Slot for a search; its blueprint is the search itself."""
+
+    eos: NonNegativeInt = 2
+    """the symbol that ends a hypothesis"""
+
+    @abstractmethod
+    def __call__(
+        self,
+        scorer: Scorer,
+        memory: Any,
+        prompt: Int[Tensor, "B P"],
+        limit: Int[Tensor, "B"],
+    ) -> Hypotheses:
+        """Look for the best that ``scorer`` has to say about the sources behind ``memory``.
+
+        ``prompt`` (at least one symbol: the beginning) is read first and not returned; ``limit``
+        (at least 1) is the most tokens each source may be answered with, eos included. The answer
+        for a source depends on nothing else in the batch.
+
+        Raises:
+            Problem: the scorer answers NaN.
+        """
