@@ -1,0 +1,155 @@
+"""From text to numbers and back: normaliser, tokeniser and vocabulary as one thing that is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+from pydantic import ValidationError, model_validator
+
+from transduce.blueprint import Blueprint
+from transduce.problem import Problem
+from transduce.text.normalise import NormaliserBlueprint
+from transduce.text.tokenise import SentencePieceBlueprint, Tokeniser, TokeniserBlueprint
+from transduce.text.vocabulary import BOS, EOS, UNK
+
+UNKNOWN = "⁇"  # how a symbol that stands for no text is shown
+
+
+class CodecBlueprint(Blueprint):
+    """How the texts of one side become numbers."""
+
+    normalise: NormaliserBlueprint = NormaliserBlueprint()
+    """How texts are made alike."""
+    tokens: TokeniserBlueprint = SentencePieceBlueprint()
+    """How texts are cut into pieces."""
+
+
+class TextBlueprint(Blueprint):
+    """How the texts of both sides become numbers."""
+
+    source: CodecBlueprint = CodecBlueprint()
+    """The side that is read."""
+    target: CodecBlueprint | None = None
+    """The side that is written; None takes the settings of the source."""
+    joint: bool = False
+    """Learn one vocabulary from both sides, for models that tie their embeddings."""
+
+    @model_validator(mode="after")
+    def _has_one_meaning(self) -> TextBlueprint:
+        if self.joint and self.target is not None:
+            raise ValueError("a joint vocabulary has the source's settings; leave target out")
+        return self
+
+
+@dataclass(frozen=True)
+class TextCodec:
+    """A two-way street between text and numbers; all that was learned about one side."""
+
+    blueprint: CodecBlueprint
+    tokeniser: Tokeniser
+
+    @classmethod
+    def learn(cls, blueprint: CodecBlueprint, lines: Iterable[str]) -> TextCodec:
+        """Make a codec from lines of text.
+
+        Raises:
+            Problem: the text or the settings leave nothing to learn.
+        """
+        return cls(blueprint, blueprint.tokens.learn(map(blueprint.normalise, lines)))
+
+    @property
+    def size(self) -> int:
+        """The number of symbols."""
+        return len(self.tokeniser.vocabulary)
+
+    @property
+    def variants(self) -> int:
+        """How many alternatives of each training text are worth storing."""
+        return self.blueprint.tokens.variants
+
+    def encode(self, text: str) -> list[int]:
+        """Return the symbols of a text, without BOS and EOS."""
+        pieces = self.tokeniser.pieces(self.blueprint.normalise(text))
+        return self.tokeniser.vocabulary.ids(pieces)
+
+    def alternatives(self, text: str, count: int, seed: int) -> list[list[int]]:
+        """Return ``count`` encodings: that of ``encode``, then others drawn at random.
+
+        The draws are a function of the text and the seed (subword regularisation, Kudo 2018).
+        """
+        ways = self.tokeniser.alternatives(self.blueprint.normalise(text), count, seed)
+        return [self.tokeniser.vocabulary.ids(pieces) for pieces in ways]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of symbols; BOS and EOS are no text, an unknown symbol shows as ⁇."""
+        kept = [id for id in ids if id not in (BOS, EOS)]
+        pieces = self.pieces(kept)
+        shown = [UNKNOWN if id == UNK else piece for id, piece in zip(kept, pieces, strict=True)]
+        return self.tokeniser.text(shown)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return the piece behind each symbol, to look at."""
+        return self.tokeniser.vocabulary.pieces(ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A SHA-256 of all that ``save`` writes: equal codecs have equal fingerprints."""
+        hashes = [hashlib.sha256(content).hexdigest() for _, content in self._files()]
+        return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+    def save(self, folder: Path, name: str) -> list[Path]:
+        """Write the codec as ``name.json`` and ``name.vocabulary`` or ``name.model``."""
+        paths = [(folder / f"{name}.{suffix}", content) for suffix, content in self._files()]
+        for path, content in paths:
+            path.write_bytes(content)
+        return [path for path, _ in paths]
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> TextCodec:
+        """Read what ``save`` wrote.
+
+        Raises:
+            Problem: a file is missing or damaged.
+        """
+        settings = folder / f"{name}.json"
+        try:
+            blueprint = CodecBlueprint.model_validate_json(_content(settings))
+        except ValidationError as error:
+            what = error.errors()[0]["msg"]
+            raise Problem(f"these are no settings of a codec: {what}", str(settings)) from error
+        learned = folder / f"{name}.{blueprint.tokens.suffix}"
+        return cls(blueprint, blueprint.tokens.load(_content(learned), str(learned)))
+
+    def _files(self) -> list[tuple[str, bytes]]:
+        settings = self.blueprint.model_dump_json(indent=2) + "\n"
+        learned = self.tokeniser.to_bytes()
+        return [("json", settings.encode()), (self.blueprint.tokens.suffix, learned)]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Problem(f"cannot be read ({error.strerror}); restore the file", str(path)) from error
+
+
+def learn_codecs(
+    blueprint: TextBlueprint, sources: Iterable[str], targets: Iterable[str]
+) -> dict[str, TextCodec]:
+    """Return the codecs "source" and "target", one and the same where they are joint.
+
+    Raises:
+        Problem: the text or the settings leave nothing to learn.
+    """
+    if blueprint.joint:
+        joint = TextCodec.learn(blueprint.source, chain(sources, targets))
+        return {"source": joint, "target": joint}
+    return {
+        "source": TextCodec.learn(blueprint.source, sources),
+        "target": TextCodec.learn(blueprint.target or blueprint.source, targets),
+    }

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from transduce.problem import Problem
+from transduce.text.codec import CodecBlueprint, TextBlueprint, TextCodec, learn_codecs
+
+LINES = ["the cat sees a dog", "a dog hears the cat", "Über the house"]
+KINDS: list[dict[str, object]] = [
+    {"kind": "words"},
+    {"kind": "characters", "byte_fallback": True},
+    {"kind": "bytes"},
+    {"kind": "sentencepiece", "size": 278, "sampling": {"variants": 3}},
+]
+
+
+def codec(tokens: dict[str, object], **normalise: object) -> TextCodec:
+    blueprint = CodecBlueprint.model_validate({"tokens": tokens, "normalise": normalise})
+    return TextCodec.learn(blueprint, LINES)
+
+
+@pytest.mark.parametrize("tokens", KINDS, ids=str)
+def test_a_codec_kept_in_files_is_the_same_codec(tokens: dict[str, object], tmp_path: Path) -> None:
+    made = codec(tokens, lower=True)
+    paths = made.save(tmp_path, "source")
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    loaded = TextCodec.load(tmp_path, "source")
+    assert loaded.blueprint == made.blueprint
+    assert loaded.fingerprint == made.fingerprint
+    assert loaded.encode("The cat Ü") == made.encode("The cat Ü")
+    assert loaded.alternatives("the cat", 3, 7) == made.alternatives("the cat", 3, 7)
+    assert loaded.variants == (3 if tokens["kind"] == "sentencepiece" else 1)
+
+
+@pytest.mark.parametrize("tokens", KINDS, ids=str)
+def test_text_is_normalised_encoded_and_decoded(tokens: dict[str, object]) -> None:
+    made = codec(tokens)
+    ids = made.encode("  the\tcat sees  U\u0308ber ")
+    assert made.decode([1, *ids, 2]) == ("the cat sees Über")
+    assert all(2 < id < made.size for id in made.encode("the cat"))
+
+
+def test_fingerprints_tell_settings_and_learning_apart() -> None:
+    words = CodecBlueprint.model_validate({"tokens": {"kind": "words"}})
+    lower = CodecBlueprint.model_validate(
+        {"tokens": {"kind": "words"}, "normalise": {"lower": True}}
+    )
+    prints = {
+        TextCodec.learn(words, ["a b"]).fingerprint,
+        TextCodec.learn(words, ["a c"]).fingerprint,
+        TextCodec.learn(lower, ["a b"]).fingerprint,
+    }
+    assert len(prints) == 3
+    assert TextCodec.learn(words, ["a b"]).fingerprint in prints
+
+
+def test_an_unknown_symbol_shows() -> None:
+    assert codec({"kind": "words"}).decode(codec({"kind": "words"}).encode("the zebra")) == "the ⁇"
+    characters = codec({"kind": "characters"})
+    assert characters.decode(characters.encode("cat€")) == "cat⁇"
+    assert characters.pieces([0, 1, 2]) == ["<unk>", "<s>", "</s>"]
+
+
+def test_a_joint_codec_is_one_object_that_knows_both_sides() -> None:
+    blueprint = TextBlueprint.model_validate({"source": {"tokens": {"kind": "words"}}})
+    apart = learn_codecs(blueprint, ["a b"], ["c"])
+    assert (apart["source"].size, apart["target"].size) == (5, 4)
+    joint = learn_codecs(blueprint.model_copy(update={"joint": True}), ["a b"], ["c"])
+    assert joint["source"] is joint["target"]
+    assert joint["source"].size == 6
+
+
+def test_a_joint_codec_takes_no_target_settings() -> None:
+    with pytest.raises(ValidationError, match="leave target out"):
+        TextBlueprint.model_validate({"joint": True, "target": {"tokens": {"kind": "bytes"}}})
+
+
+def test_each_side_may_have_its_own_settings() -> None:
+    blueprint = TextBlueprint.model_validate(
+        {"source": {"tokens": {"kind": "words"}}, "target": {"tokens": {"kind": "bytes"}}}
+    )
+    codecs = learn_codecs(blueprint, ["a b"], ["c"])
+    assert (codecs["source"].size, codecs["target"].size) == (5, 259)
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=r"source\.json: cannot be read \(No such file"):
+        TextCodec.load(tmp_path, "source")
+    codec({"kind": "words"}).save(tmp_path, "source")
+    (tmp_path / "source.vocabulary").write_bytes(b"x")
+    with pytest.raises(Problem, match=r"source\.vocabulary: this is no vocabulary"):
+        TextCodec.load(tmp_path, "source")
+    (tmp_path / "source.json").write_bytes(b'{"tokens": {"kind": "wrods"}}')
+    with pytest.raises(Problem, match=r"source\.json: these are no settings of a codec"):
+        TextCodec.load(tmp_path, "source")
