@@ -21,7 +21,7 @@ def real(rows: Sequences) -> list[list[int]]:
 def test_inputs_and_labels_are_the_target_shifted_by_one() -> None:
     assert real(batch().inputs) == [[BOS, 5, 6], [BOS, 9]]
     assert real(batch().labels) == [[5, 6, EOS], [9, EOS]]
-    assert int(batch().tokens) == 5
+    assert batch().tokens == 5
     assert len(batch()) == 2
 
 

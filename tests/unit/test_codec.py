@@ -87,12 +87,15 @@ def test_each_side_may_have_its_own_settings() -> None:
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match=r"source\.json: cannot be read \(No such file"):
+    with pytest.raises(Problem, match=r"source\.json: no such file"):
         TextCodec.load(tmp_path, "source")
     codec({"kind": "words"}).save(tmp_path, "source")
     (tmp_path / "source.vocabulary").write_bytes(b"x")
     with pytest.raises(Problem, match=r"source\.vocabulary: this is no vocabulary"):
         TextCodec.load(tmp_path, "source")
+    (tmp_path / "source.vocabulary").unlink()
+    with pytest.raises(Problem, match=r"source\.vocabulary: cannot be read: No such file"):
+        TextCodec.load(tmp_path, "source")
     (tmp_path / "source.json").write_bytes(b'{"tokens": {"kind": "wrods"}}')
-    with pytest.raises(Problem, match=r"source\.json: these are no settings of a codec"):
+    with pytest.raises(Problem, match=r"source\.json:1: tokens.kind: no such choice 'wrods'"):
         TextCodec.load(tmp_path, "source")

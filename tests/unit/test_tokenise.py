@@ -122,7 +122,7 @@ def test_a_line_break_is_a_character() -> None:
 
 
 def test_a_size_without_room_for_the_bytes_is_refused() -> None:
-    with pytest.raises(ValidationError, match="the bytes alone need 259 symbols"):
+    with pytest.raises(ValidationError, match="259 has no room beside all bytes; 260 is the least"):
         WordsBlueprint(size=259, byte_fallback=True)
 
 

@@ -48,9 +48,9 @@ class Batch:
         return Sequences(target.data[:, 1:], target.lengths - 1)
 
     @property
-    def tokens(self) -> Int[Tensor, ""]:
-        """The number of labels; a tensor, so that asking for it never waits for a device."""
-        return self.labels.lengths.sum()
+    def tokens(self) -> int:
+        """The number of labels; ask before the batch moves to a device, or wait for the device."""
+        return int(self.labels.lengths.sum())
 
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on ``device``."""

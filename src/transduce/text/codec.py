@@ -9,9 +9,9 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
-from transduce.blueprint import Blueprint
+from transduce.blueprint import Blueprint, read
 from transduce.problem import Problem
 from transduce.text.normalise import NormaliserBlueprint
 from transduce.text.tokenise import SentencePieceBlueprint, Tokeniser, TokeniserBlueprint
@@ -116,26 +116,18 @@ class TextCodec:
         Raises:
             Problem: a file is missing or damaged.
         """
-        settings = folder / f"{name}.json"
+        blueprint = read(folder / f"{name}.json", CodecBlueprint)  # JSON is YAML
+        path = folder / f"{name}.{blueprint.tokens.suffix}"
         try:
-            blueprint = CodecBlueprint.model_validate_json(_content(settings))
-        except ValidationError as error:
-            what = error.errors()[0]["msg"]
-            raise Problem(f"these are no settings of a codec: {what}", str(settings)) from error
-        learned = folder / f"{name}.{blueprint.tokens.suffix}"
-        return cls(blueprint, blueprint.tokens.load(_content(learned), str(learned)))
+            learned = path.read_bytes()
+        except OSError as error:
+            raise Problem(f"cannot be read: {error.strerror}", str(path)) from None
+        return cls(blueprint, blueprint.tokens.load(learned, str(path)))
 
     def _files(self) -> list[tuple[str, bytes]]:
         settings = self.blueprint.model_dump_json(indent=2) + "\n"
         learned = self.tokeniser.to_bytes()
         return [("json", settings.encode()), (self.blueprint.tokens.suffix, learned)]
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Problem(f"cannot be read ({error.strerror}); restore the file", str(path)) from error
 
 
 def learn_codecs(

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import sentencepiece
 from pydantic import Field, model_validator
@@ -201,10 +201,12 @@ class CountedBlueprint(TokeniserBlueprint):
     """Spell what the vocabulary does not hold in bytes, so that nothing is unknown."""
 
     @model_validator(mode="after")
-    def _has_room(self) -> CountedBlueprint:
+    def _has_room(self) -> Self:
         least = len(SPECIALS) + len(BYTES) + 1
         if self.byte_fallback and self.size is not None and self.size < least:
-            raise ValueError(f"size: the bytes alone need {least - 1} symbols; ask for more")
+            raise ValueError(
+                f"size: {self.size} has no room beside all bytes; {least} is the least"
+            )
         return self
 
     def _vocabulary(self, units: Iterable[str]) -> Vocabulary:
