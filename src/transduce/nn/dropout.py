@@ -78,9 +78,10 @@ class MaskPool:
         words = torch.empty(size // 8, dtype=torch.int64).random_(
             -(2**63), None, generator=generator
         )
-        kept = words.view(torch.uint8) >= round(rate * 256)
+        dropped = min(max(round(rate * 256), 1), 255)  # never nothing or everything
+        kept = words.view(torch.uint8) >= dropped
         target = pool[part * size : (part + 1) * size]
-        target.copy_(kept).mul_(256 / (256 - round(rate * 256)))
+        target.copy_(kept).mul_(256 / (256 - dropped))
 
 
 _pool: ContextVar[MaskPool | None] = ContextVar("mask_pool", default=None)
