@@ -1,0 +1,9 @@
+"""Configuration: blueprints, one beside every part, read from strict YAML 1.2."""
+
+from __future__ import annotations
+
+from transduce.blueprint.part import Blueprint, Part
+from transduce.blueprint.reading import parse, read
+from transduce.blueprint.writing import dump, schema
+
+__all__ = ["Blueprint", "Part", "dump", "parse", "read", "schema"]

@@ -1,0 +1,113 @@
+"""From a configuration file and what the command line changes in it to a blueprint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined, to_jsonable_python
+
+from transduce.blueprint import yaml12
+from transduce.blueprint.mistakes import explain, show
+from transduce.blueprint.part import Blueprint
+from transduce.blueprint.shape import annotation_at, blueprint_at, blueprints
+from transduce.problem import Problem, nearest
+
+B = TypeVar("B", bound=Blueprint)
+
+
+def read(path: str | Path, kind: type[B], overrides: Sequence[str] = ()) -> B:
+    """Read a blueprint from a YAML file.
+
+    Args:
+        path: the file.
+        kind: the blueprint that it holds.
+        overrides: changes such as ``train.steps=1000``, the value written as in the file.
+
+    Raises:
+        Problem: all mistakes, one a line, each with file, line, key and what to do.
+    """
+    return parse(_text(Path(path)), kind, str(path), overrides)
+
+
+def parse(
+    text: str, kind: type[B], name: str = "configuration", overrides: Sequence[str] = ()
+) -> B:
+    """Read a blueprint from YAML text, called ``name`` in errors; otherwise like ``read``."""
+    document = yaml12.load(text, name)
+    if document.data is None:
+        document.data = {}
+    for override in overrides:
+        _override(document, kind, override)
+    try:
+        # By way of JSON, because there a list may fill a tuple and yet nothing else is converted.
+        return kind.model_validate_json(json.dumps(document.data), strict=True)
+    except ValidationError as error:
+        raise explain(error, kind, document) from None
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        folder = path.parent
+        names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+        meant = nearest(path.name, names)
+        raise Problem(
+            "no such file" + (f"; did you mean {meant!r}?" if meant else ""), str(path)
+        ) from None
+    except OSError as error:
+        raise Problem(f"cannot be read: {error.strerror}", str(path)) from None
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise Problem("not UTF-8; save the file as UTF-8", f"{path}:{line}") from None
+
+
+def _override(document: yaml12.Document, kind: type[Blueprint], override: str) -> None:
+    """Change the value that ``a.b.c=value`` names."""
+    dotted, equals, text = override.partition("=")
+    keys = dotted.split(".")
+    if not equals or not all(keys):
+        raise Problem("expected key=value, such as train.steps=1000", override)
+    node, path = document.data, yaml12.Path()
+    for key in keys[:-1]:
+        step = _step(node, key, override)
+        path = (*path, step)
+        if yaml12.part(node, step) is None:
+            document.move(path, override)
+        node[step] = node = _inner(document, kind, path)
+    value = yaml12.load(text, override, numbered=False).data
+    step = _step(node, keys[-1], override)
+    if step == "kind" and node.get(step) != value:  # what another kind has by default goes with it
+        for other in [other for other in node if (*path, other) not in document.places]:
+            del node[other]
+    node[step] = value
+    document.move((*path, step), override)
+
+
+def _step(node: Any, key: str, override: str) -> str | int:
+    """Return ``key`` as it is used in ``node``."""
+    if isinstance(node, dict):
+        return key
+    if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
+        return int(key)
+    raise Problem(f"there is no {key} in {show(node)}", override)
+
+
+def _inner(document: yaml12.Document, kind: type[Blueprint], path: yaml12.Path) -> Any:
+    """Return what stands at ``path``: a bare kind as a mapping, the default where nothing does."""
+    *around, key = path
+    value = document.value(path)
+    if value is None:
+        blueprint = blueprint_at(kind, document.data, tuple(around))
+        field = blueprint.model_fields.get(str(key)) if blueprint else None
+        default = field.get_default(call_default_factory=True, validated_data={}) if field else None
+        return {} if default in (None, PydanticUndefined) else to_jsonable_python(default)
+    if isinstance(value, str) and any(blueprints(annotation_at(kind, document.data, path))):
+        return {"kind": value}
+    return value
