@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo
 from pydantic.annotated_handlers import GetJsonSchemaHandler
@@ -33,6 +33,12 @@ class Part(Blueprint, ABC):
     literal, and joins the slot by being defined, even after the slot was first used. Where the
     defaults suffice, the bare kind may stand for the part: ``attention: additive``.
     """
+
+    if TYPE_CHECKING:
+
+        @property
+        def kind(self) -> str:
+            """Name of the choice; every concrete part has it as a field."""
 
     @classmethod
     def is_slot(cls) -> bool:
