@@ -18,7 +18,7 @@ from transduce.search.hypotheses import (
     read_back,
 )
 from transduce.search.interface import SearchBlueprint
-from transduce.search.rows import Rows
+from transduce.search.rows import Rows, most
 from transduce.search.scorer import Scorer
 from transduce.search.top import rank
 from transduce.sequences import positions
@@ -58,7 +58,7 @@ class Beam(SearchBlueprint):
         best = torch.full((len(limit), self.n_best), -torch.inf, device=limit.device)
         count = torch.zeros_like(limit)
         steps: list[Trace] = []
-        for length in range(1, int(limit.max()) + 1):
+        for length in range(1, most(limit) + 1):
             step, live = self._weigh(live, *rows.best(self.width + 1))
             steps.append(step)
             scores = self.length.score(step.log_probs, torch.full_like(step.tokens, length))

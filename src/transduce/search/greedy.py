@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import SearchBlueprint
-from transduce.search.rows import Rows
+from transduce.search.rows import Rows, most
 from transduce.search.scorer import Scorer
 from transduce.sequences import positions
 
@@ -30,7 +30,7 @@ class Greedy(SearchBlueprint):
         finished, lengths = torch.zeros_like(going), torch.zeros_like(limit)
         same = torch.zeros_like(limit)[:, None]
         tokens, log_probs = [], []
-        for length in range(1, int(limit.max()) + 1):
+        for length in range(1, most(limit) + 1):
             values, ids = (x[:, 0, 0] for x in rows.best(1))
             going = going & (values > -torch.inf)
             tokens.append(ids)

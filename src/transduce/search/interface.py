@@ -36,4 +36,5 @@ class SearchBlueprint(Part):
 
         Raises:
             Problem: the scorer answers NaN.
+            ValueError: a limit is below 1.
         """

@@ -69,3 +69,14 @@ class Rows(NamedTuple):
         return self._replace(
             state=state, log_probs=log_probs[:, -1], sources=sources, width=parents.shape[1]
         )
+
+
+def most(limit: Int[Tensor, "B"]) -> int:
+    """Return the greatest limit.
+
+    Raises:
+        ValueError: a limit leaves no room for a token.
+    """
+    if limit.min() < 1:
+        raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
+    return int(limit.max())

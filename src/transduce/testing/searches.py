@@ -1,0 +1,183 @@
+"""The laws of searches: whatever the scorer, the answer is its own and nobody else's."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from transduce.search.beam import Beam
+from transduce.search.greedy import Greedy
+from transduce.search.hypotheses import Hypotheses, PowerNormalisation
+from transduce.search.interface import SearchBlueprint
+from transduce.search.score import force
+from transduce.search.scorer import Scorer
+from transduce.testing.compare import Sources, alone, pick, require, same
+
+
+@torch.no_grad()
+def check_search(
+    search: SearchBlueprint,
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+) -> None:
+    """Check all laws that hold for every search."""
+    check_hypotheses(search, scorer, sources, prompt, limit)
+    check_search_matches_forced(search, scorer, sources, prompt, limit)
+    check_search_batch_mates(search, scorer, sources, prompt, limit)
+
+
+@torch.no_grad()
+def check_hypotheses(
+    search: SearchBlueprint,
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+) -> None:
+    """Hypotheses end with eos exactly if finished, keep the limit, differ, and come best first."""
+    found = search(scorer, scorer.encode(sources), prompt, limit)
+    require(not found.scores.isnan().any(), "hypotheses: a score is NaN")
+    for row, strings in enumerate(_strings(found)):
+        real = [string for string in strings if string]
+        require(len(set(real)) == len(real), f"hypotheses: source {row} has twins: {strings}")
+        order = []
+        for rank, string in enumerate(strings):
+            place = f"hypotheses: number {rank} of source {row}, {string},"
+            finished, score = bool(found.finished[row, rank]), float(found.scores[row, rank])
+            require(len(string) <= limit[row], f"{place} is longer than {limit[row]}")
+            require((search.eos in string) == finished, f"{place} has finished: {finished}")
+            require(search.eos not in string[:-1], f"{place} goes on behind eos")
+            require(bool(string) == (score > -torch.inf), f"{place} scores {score}")
+            order.append((finished, score))
+        best_first = sorted(order, reverse=True)
+        require(order == best_first, f"hypotheses: source {row} has them in the order {order}")
+
+
+@torch.no_grad()
+def check_search_matches_forced(
+    search: SearchBlueprint,
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+) -> None:
+    """The score of a hypothesis is the score of the same tokens when they are given."""
+    memory = scorer.encode(sources)
+    found = search(scorer, memory, prompt, limit)
+    forced = force(scorer, memory, prompt, found.tokens, found.lengths)
+    same(found.token_log_probs, forced, "forced: log-probabilities of tokens differ")
+    total = forced.sum(2).masked_fill(found.lengths == 0, -torch.inf)
+    same(found.log_probs, total, "forced: log-probabilities of hypotheses differ")
+
+
+@torch.no_grad()
+def check_search_batch_mates(
+    search: SearchBlueprint,
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+    sizes: tuple[int, ...] = (1,),
+) -> None:
+    """A source gets the same answer in batches of any of these sizes and in any order."""
+    whole = search(scorer, scorer.encode(sources), prompt, limit)
+    every = torch.arange(len(limit), device=limit.device)
+    batches = [every.flip(0), *itertools.chain.from_iterable(map(every.split, sizes))]
+    for rows in batches:
+        part = pick(sources, rows)
+        found = search(scorer, scorer.encode(part), prompt[rows], limit[rows])
+        _same_answers(found, whole, rows)
+
+
+@torch.no_grad()
+def check_beam_one_is_greedy(
+    scorer: Scorer, sources: Sources, prompt: Int[Tensor, "B P"], limit: Int[Tensor, "B"]
+) -> None:
+    """A beam of width 1 is greedy search."""
+    memory = scorer.encode(sources)
+    beam = Beam(width=1)(scorer, memory, prompt, limit)
+    greedy = Greedy()(scorer, memory, prompt, limit)
+    for row, (ours, theirs) in enumerate(zip(_strings(beam), _strings(greedy), strict=True)):
+        law = f"beam 1: source {row} gets {ours}, from greedy search {theirs}"
+        require(ours == theirs, law)
+    same(beam.log_probs, greedy.log_probs, "beam 1: log-probabilities differ from greedy search")
+
+
+@torch.no_grad()
+def brute_force(
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+    eos: int,
+) -> list[dict[tuple[int, ...], float]]:
+    """Return the log-probability of every finished string of each source up to its limit."""
+    answers = []
+    for row, most in enumerate(limit.tolist()):
+        memory, begin = scorer.encode(alone(sources, row)), prompt[row : row + 1]
+        symbols = scorer.extend(begin, scorer.start(memory))[0].shape[2]
+        goes_on = [symbol for symbol in range(symbols) if symbol != eos]
+        prefixes = list(itertools.product(goes_on, repeat=most - 1))
+        inputs = torch.tensor(prefixes, dtype=torch.long, device=begin.device)
+        read = torch.cat([begin.expand(len(prefixes), -1), inputs.view(len(prefixes), -1)], 1)
+        log_probs = scorer.extend(read, scorer.start(memory, len(prefixes)))[0]
+        steps = log_probs[:, begin.shape[1] - 1 :].tolist()
+        found: dict[tuple[int, ...], float] = {}
+        for prefix, step in zip(prefixes, steps, strict=True):
+            total = 0.0
+            for length in range(most):
+                found[(*prefix[:length], eos)] = total + step[length][eos]
+                if length < most - 1:
+                    total += step[length][prefix[length]]
+        answers.append(found)
+    return answers
+
+
+@torch.no_grad()
+def check_beam_exact(
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+    exponent: float = 1.0,
+) -> None:
+    """A beam that is wide enough for all strings finds the best of them."""
+    memory = scorer.encode(sources)
+    symbols = scorer.extend(prompt, scorer.start(memory))[0].shape[2]
+    width = symbols * (symbols - 1) ** (int(limit.max()) - 1)
+    search = Beam(width=width, n_best=min(5, width), length=PowerNormalisation(exponent=exponent))
+    found = search(scorer, memory, prompt, limit)
+    every = brute_force(scorer, sources, prompt, limit, search.eos)
+    for row, (strings, known) in enumerate(zip(_strings(found), every, strict=True)):
+        ranked = sorted((p / len(s) ** exponent for s, p in known.items()), reverse=True)
+        wanted = torch.tensor([p for p in ranked[: search.n_best] if p > -torch.inf])
+        number = int(found.finished[row].sum())
+        law = f"exact: source {row} does not get its best strings"
+        require(number == len(wanted), f"{law}: {number} and not {len(wanted)}")
+        same(found.scores[row, :number].cpu(), wanted, law)
+        log_probs = torch.tensor([known[string] for string in strings[:number]])
+        same(found.log_probs[row, :number].cpu(), log_probs, law)
+
+
+def _strings(found: Hypotheses) -> list[list[tuple[int, ...]]]:
+    """Return the tokens of every hypothesis of every source."""
+    return [
+        [tuple(tokens[:length]) for tokens, length in zip(*source, strict=True)]
+        for source in zip(found.tokens.tolist(), found.lengths.tolist(), strict=True)
+    ]
+
+
+def _same_answers(found: Hypotheses, whole: Hypotheses, rows: Int[Tensor, "M"]) -> None:
+    """Compare the answers to some sources with those that the whole batch got."""
+    wanted = _strings(whole)
+    for row, ours in zip(rows.tolist(), _strings(found), strict=True):
+        law = f"batch mates: source {row} gets another answer in a batch of {len(rows)}"
+        require(ours == wanted[row], f"{law}: {ours} and not {wanted[row]}")
+    same(found.scores, whole.scores[rows], "batch mates: scores depend on the batch")
+    equal = torch.equal(found.finished, whole.finished[rows])
+    require(equal, "batch mates: whether a hypothesis finished depends on the batch")

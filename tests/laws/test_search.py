@@ -1,0 +1,287 @@
+"""The laws over small scorers; beam search against a reference that keeps no secrets."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from toys import EOS, Recurrent, Table, with_holes, with_ties, without_eos
+
+from transduce import testing, tree
+from transduce.problem import Problem
+from transduce.search import Beam, Greedy, PowerNormalisation, Scorer, SearchBlueprint, force
+from transduce.sequences import Sequences
+from transduce.text.vocabulary import EOS as TEXT_EOS
+
+MAKERS: dict[str, Callable[[int], Any]] = {
+    "table": Table,
+    "recurrent": Recurrent,
+    "without eos": without_eos,
+    "with holes": with_holes,
+    "with ties": with_ties,
+}
+SEARCHES: list[SearchBlueprint] = [
+    Greedy(),
+    Beam(width=1),
+    Beam(width=2, n_best=2),
+    Beam(width=5, n_best=3, length=PowerNormalisation(exponent=0.0)),
+    Beam(width=7, n_best=7),
+]
+
+
+class Task(NamedTuple):
+    """Sources, what is read before searching, and how long the answers may be."""
+
+    sources: dict[str, Sequences]
+    prompt: Int[Tensor, "B P"]
+    limit: Int[Tensor, "B"]
+
+
+def task(number: int, symbols: int, longest: int, seed: int = 0) -> Task:
+    """Return random sources of different lengths that end with eos, with different limits."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def numbers(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    lengths = numbers(0, 6, number).tolist()
+    end = torch.tensor([EOS])
+    rows = [torch.cat([numbers(3, symbols, length), end]) for length in lengths]
+    prompt = torch.cat([torch.ones(number, 1, dtype=torch.long), numbers(3, symbols, number, 1)], 1)
+    return Task({"source": Sequences.stack(rows)}, prompt, numbers(1, longest + 1, number))
+
+
+@pytest.fixture(params=MAKERS)
+def maker(request: pytest.FixtureRequest) -> Callable[[int], Any]:
+    return MAKERS[request.param]
+
+
+def test_toys_are_scorers(maker: Callable[[int], Any]) -> None:
+    tokens = torch.randint(0, 6, (5, 4), generator=torch.Generator().manual_seed(3))
+    testing.check_scorer(maker(6), task(5, 6, 4).sources, tokens)
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+def test_search_laws(maker: Callable[[int], Any], search: SearchBlueprint) -> None:
+    testing.check_search(search, maker(9), *task(11, 9, 8))
+
+
+def test_beam_one_is_greedy(maker: Callable[[int], Any]) -> None:
+    testing.check_beam_one_is_greedy(maker(9), *task(40, 9, 12))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
+def test_wide_beam_is_exact(maker: Callable[[int], Any], exponent: float) -> None:
+    testing.check_beam_exact(maker(5), *task(6, 5, 4), exponent)
+
+
+class Live(NamedTuple):
+    log_prob: float
+    tokens: tuple[int, ...]
+
+
+def reference_beam(search: Beam, scorer: Scorer, given: Task, row: int) -> list[Live]:
+    """Beam search for one source: one hypothesis at a time, every prefix read from the start."""
+    alone = {n: Sequences(s.data[[row]], s.lengths[[row]]) for n, s in given.sources.items()}
+    memory, limit = scorer.encode(alone), int(given.limit[row])
+    live, finished, last = [Live(0.0, ())], [], [Live(0.0, ())]
+    for _ in range(limit):
+        candidates = []
+        for hypothesis in live:
+            read = torch.tensor([given.prompt[row].tolist() + list(hypothesis.tokens)])
+            log_probs = scorer.extend(read, scorer.start(memory))[0][0, -1]
+            for symbol in log_probs.sort(descending=True, stable=True).indices.tolist():
+                total = hypothesis.log_prob + float(log_probs[symbol])
+                candidates.append(Live(total, (*hypothesis.tokens, symbol)))
+        possible = [c for c in candidates if c.log_prob > -math.inf]
+        ranked = sorted(possible, key=lambda c: -c.log_prob)
+        finished += [c for c in ranked[: search.width] if c.tokens[-1] == EOS]
+        live = [c for c in ranked if c.tokens[-1] != EOS][: search.width]
+        last = live or last
+        if not live or len(finished) >= search.width:
+            break
+    exponent = search.length.exponent  # type: ignore[attr-defined]
+    finished.sort(key=lambda c: -c.log_prob / len(c.tokens) ** exponent)
+    return [c for c in finished + last if c.tokens][: search.n_best]
+
+
+@pytest.mark.parametrize("name", ["table", "recurrent", "without eos", "with holes"])
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+@pytest.mark.parametrize(("width", "n_best"), [(1, 1), (2, 1), (3, 3), (6, 4)])
+def test_beam_is_the_reference(name: str, exponent: float, width: int, n_best: int) -> None:
+    # The reference stops only when ``width`` hypotheses have finished, so this also shows that
+    # stopping earlier than that changes nothing.
+    scorer, given = MAKERS[name](8), task(9, 8, 9, seed=width)
+    search = Beam(width=width, n_best=n_best, length=PowerNormalisation(exponent=exponent))
+    found = search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
+    for row in range(len(given.limit)):
+        wanted = reference_beam(search, scorer, given, row)
+        lengths = found.lengths[row].tolist()
+        tokens = [found.tokens[row, k, :n].tolist() for k, n in enumerate(lengths) if n]
+        assert tokens == [list(hypothesis.tokens) for hypothesis in wanted]
+        log_probs = torch.tensor([hypothesis.log_prob for hypothesis in wanted])
+        torch.testing.assert_close(found.log_probs[row, : len(wanted)], log_probs)
+
+
+def test_stopping_early_saves_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, given = Table(9), task(30, 9, 2)
+    limit = torch.full_like(given.limit, 60)
+    memory = scorer.encode(given.sources)
+    search = Beam(width=4, length=PowerNormalisation(exponent=0.0))
+    early = search(scorer, memory, given.prompt, limit)
+    monkeypatch.setattr(
+        PowerNormalisation, "bound", lambda self, log_probs, limits: torch.zeros_like(log_probs)
+    )
+    late = search(scorer, memory, given.prompt, limit)
+    assert early.trace is not None
+    assert late.trace is not None
+    weighed = [(trace.log_probs > -torch.inf).sum() for trace in (early.trace, late.trace)]
+    assert weighed[0] < 0.8 * weighed[1]
+    assert early.tokens.tolist() == late.tokens.tolist()
+
+
+def test_finished_sources_leave() -> None:
+    given, rows = task(20, 9, 12), list[int]()
+
+    class Watched(Recurrent):
+        def extend(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+            rows.append(len(tokens))
+            return super().extend(tokens, state)
+
+    scorer = Watched(9)
+    for search, width in ((Greedy(), 1), (Beam(width=3), 3)):
+        rows.clear()
+        search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
+        assert rows[0] == 20  # the prompt is read once, not once for every hypothesis
+        assert rows[-1] <= 4 * width
+        assert all(b == a or b <= 0.8 * a for a, b in itertools.pairwise(rows[1:]))
+
+
+def test_states_move_only_when_hypotheses_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer, given = Table(9), task(5, 9, 6)
+    calls: list[Tensor] = []
+    reorder = tree.reorder
+
+    def counted(state: Any, rows: Tensor) -> Any:
+        calls.append(rows)
+        return reorder(state, rows)
+
+    monkeypatch.setattr(tree, "reorder", counted)
+    memory = scorer.encode(given.sources)
+    Greedy()(scorer, memory, given.prompt, given.limit)
+    Beam(width=1)(scorer, memory, given.prompt, given.limit)
+    assert not calls
+    Beam(width=3)(scorer, memory, given.prompt, given.limit)
+    assert calls
+
+
+def test_trace_holds_every_hypothesis() -> None:
+    scorer, given = Table(7), task(12, 7, 9)
+    found = Beam(width=4, n_best=4)(scorer, scorer.encode(given.sources), given.prompt, given.limit)
+    trace = found.trace
+    assert trace is not None
+    for row, most in enumerate(given.limit.tolist()):
+        paths: dict[int, tuple[list[int], float]] = {0: ([], 0.0)}
+        finished = []
+        for step in range(min(most, len(trace.tokens))):
+            candidates = []
+            for c, token in enumerate(trace.tokens[step, row].tolist()):
+                tokens, total = paths[int(trace.parents[step, row, c])]
+                total += float(trace.token_log_probs[step, row, c])
+                if trace.log_probs[step, row, c] > -torch.inf:
+                    assert total == pytest.approx(float(trace.log_probs[step, row, c]), abs=1e-4)
+                candidates.append(([*tokens, token], total))
+                if trace.finished[step, row, c]:
+                    finished.append([*tokens, token])
+            paths = {k: candidates[c] for k, c in enumerate(trace.slots[step, row].tolist())}
+        ours = [found.tokens[row, k, :n].tolist() for k, n in enumerate(found.lengths[row])]
+        done = found.finished[row].tolist()
+        assert all(tokens in finished for tokens, over in zip(ours, done, strict=True) if over)
+
+
+def test_nothing_to_say() -> None:
+    scorer, given = Table(6), task(3, 6, 4)
+    scorer.scores[:] = -torch.inf
+    for search in (Greedy(), Beam(width=3, n_best=2)):
+        found = search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
+        assert not found.lengths.any()
+        assert not found.finished.any()
+        assert (found.scores == -torch.inf).all()
+        assert (found.log_probs == -torch.inf).all()
+
+
+def test_a_dead_end_keeps_what_came_before() -> None:
+    # Of four symbols only 3 is possible, and after the second 3 nothing.
+    class Ends(Table):
+        def extend(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+            read = torch.stack([state.prefix + n + 1 for n in range(tokens.shape[1])], 1)
+            log_probs = torch.full((*tokens.shape, 4), -torch.inf)
+            log_probs[..., 3] = torch.where(read < 3, -0.5, -torch.inf)
+            return log_probs, state._replace(prefix=read[:, -1])
+
+    scorer = Ends(4)
+    given = task(2, 4, 4)
+    begin, limit = given.prompt[:, :1], torch.tensor([6, 1])
+    for search in (Greedy(), Beam(width=3)):
+        found = search(scorer, scorer.encode(given.sources), begin, limit)
+        assert found.lengths.tolist() == [[2], [1]]
+        assert found.log_probs.tolist() == [[-1.0], [-0.5]]
+        assert not found.finished.any()
+
+
+def test_equal_tokens_lowest_first() -> None:
+    scorer, given = Table(50), task(4, 50, 3)
+    scorer.scores[:] = -math.log(50)
+    memory, limit = scorer.encode(given.sources), torch.full_like(given.limit, 3)
+    greedy = Greedy()(scorer, memory, given.prompt, limit)
+    assert greedy.tokens.flatten(1).tolist() == [[0, 0, 0]] * 4
+    beam = Beam(width=4, n_best=4, length=PowerNormalisation(exponent=0.0))(
+        scorer, memory, given.prompt, limit
+    )
+    assert [s[:n] for s, n in zip(beam.tokens[0].tolist(), beam.lengths[0], strict=True)] == [
+        [2], [0, 2], [0, 0, 2], [0, 0, 0],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("search", [Greedy(), Beam(width=2)], ids=str)
+def test_nan_is_an_error(search: SearchBlueprint) -> None:
+    scorer, given = Table(6), task(3, 6, 4)
+    scorer.scores[:, 4] = torch.nan
+    with pytest.raises(Problem, match="NaN"):
+        search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
+
+
+def test_limits_begin_at_one() -> None:
+    scorer, given = Table(6), task(3, 6, 4)
+    with pytest.raises(ValueError, match="limits begin at 1"):
+        Greedy()(scorer, scorer.encode(given.sources), given.prompt, given.limit * 0)
+
+
+def test_more_answers_than_hypotheses_is_an_error() -> None:
+    with pytest.raises(ValueError, match="raise width"):
+        Beam(width=3, n_best=4)
+
+
+def test_force_reads_many_targets_at_once() -> None:
+    scorer, given = Recurrent(7), task(4, 7, 4)
+    tokens = torch.randint(0, 7, (4, 3, 5), generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([[5, 1, 3]] * 4)
+    memory = scorer.encode(given.sources)
+    found: Float[Tensor, "B K T"] = force(scorer, memory, given.prompt, tokens, lengths)
+    for k, length in enumerate(lengths[0].tolist()):
+        string = torch.cat([given.prompt, tokens[:, k]], 1)
+        log_probs, _ = scorer.extend(string, scorer.start(memory))
+        for place in range(5):
+            wanted = log_probs[:, 1 + place].gather(1, tokens[:, k, place, None])[:, 0]
+            expected = wanted if place < length else torch.zeros(4)
+            torch.testing.assert_close(found[:, k, place], expected)
+
+
+def test_eos_is_the_eos_of_texts() -> None:
+    assert Greedy().eos == Beam().eos == TEXT_EOS
