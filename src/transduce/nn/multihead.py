@@ -98,13 +98,15 @@ class MultiHead(nn.Module):
     somebody watches the weights.
     """
 
+    shows = "attention"  # what its tap is called
+
     def __init__(self, width: int, heads: int, memory: int | None = None) -> None:
         super().__init__()
         self.width, self.heads = width, heads
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(memory or width, 2 * width)
         self.out = nn.Linear(width, width)
-        self.weights = Tap()
+        self.weights = Tap(self.shows)
         for layer in (self.query, self.key_value, self.out):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -149,6 +151,8 @@ class MultiHead(nn.Module):
 class SelfAttention(MultiHead):
     """Positions look at one another."""
 
+    shows = "self-attention"
+
     def forward(
         self, x: Float[Tensor, "B S D"], bias: Float[Tensor, "B 1 1 S"]
     ) -> Float[Tensor, "B S D"]:
@@ -170,6 +174,8 @@ class SelfAttention(MultiHead):
 
 class CrossAttention(MultiHead):
     """Target positions look at the source."""
+
+    shows = "source attention"
 
     def prepare(self, states: Float[Tensor, "B S D"]) -> CrossKV:
         """Project the source once."""

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 class Tap(nn.Module):
     """An identity; whoever wants its value hooks it (the idea of TransformerLens' hook points)."""
 
+    def __init__(self, shows: str) -> None:
+        super().__init__()
+        self.shows = shows
+
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x``."""
         return x
@@ -20,14 +24,18 @@ class Tap(nn.Module):
         """Whether anybody listens, so that a kernel that hides the value must not be used."""
         return bool(self._forward_hooks)
 
+    def extra_repr(self) -> str:
+        """Say what passes here when a model is printed."""
+        return self.shows
+
 
 @contextmanager
-def watch(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
-    """Record what passes every tap of ``model``, by the tap's name, in order of the calls."""
+def watch(model: nn.Module, shows: str) -> Iterator[dict[str, list[Tensor]]]:
+    """Record what passes the taps that show ``shows``, by the tap's name, in order of the calls."""
     seen: dict[str, list[Tensor]] = {}
     hooks = []
     for name, part in model.named_modules():
-        if isinstance(part, Tap):
+        if isinstance(part, Tap) and part.shows == shows:
             seen[name] = []
 
             def note(_: nn.Module, __: tuple[Tensor], out: Tensor, name: str = name) -> None:

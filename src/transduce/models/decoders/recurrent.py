@@ -64,7 +64,7 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         self.bridge = nn.Linear(memory, blueprint.layers * width)
         self.connection = blueprint.connection.build(width, memory)
         self.combine = nn.Linear(width + memory, width)
-        self.attention = Tap()
+        self.attention = Tap("source attention")
         self.dropout = Dropout(blueprint.dropout)
 
     def start(self, memory: Memory, width: int = 1, capacity: int | None = None) -> RecurrentState:

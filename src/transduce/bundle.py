@@ -1,0 +1,123 @@
+"""A model folder: all that a trained model needs to be used, as data alone, and nothing else.
+
+``blueprint.json`` (versioned), ``weights.safetensors``, one codec for each side, a card for people
+(``README.md``) and ``manifest.json`` with size and SHA-256 of every file. Loading runs no code from
+the folder and refuses a folder of which one bit was changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from transduce import __version__, folder
+from transduce.blueprint import Blueprint, read
+from transduce.models.build import ModelBlueprint, build
+from transduce.models.seq2seq import Seq2Seq
+from transduce.problem import Problem
+from transduce.search.interface import SearchBlueprint
+from transduce.text.codec import TextCodec
+from transduce.train.checkpoint import load_tensors
+
+FORMAT = 1
+BLUEPRINT, WEIGHTS, CARD = "blueprint.json", "weights.safetensors", "README.md"
+
+
+class BundleBlueprint(Blueprint):
+    """What ``blueprint.json`` holds."""
+
+    format: int = FORMAT
+    """version of the folder's layout"""
+    transduce: str = __version__
+    """version that wrote it"""
+    model: ModelBlueprint
+    """the architecture"""
+    search: SearchBlueprint
+    """how it is meant to be searched"""
+    joint: bool = False
+    """one codec serves both sides"""
+    longest: tuple[float, int]
+    """the most target tokens: this many for each source token, and this many more"""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model with its codecs."""
+
+    blueprint: BundleBlueprint
+    codecs: Mapping[str, TextCodec]
+    model: Seq2Seq
+
+    @classmethod
+    def make(cls, blueprint: BundleBlueprint, codecs: Mapping[str, TextCodec]) -> Bundle:
+        """Build the (untrained) model for the codecs."""
+        sizes = {name: codec.size for name, codec in codecs.items()}
+        return cls(blueprint, codecs, build(blueprint.model, sizes))
+
+    def save(self, target: Path, weights: Mapping[str, Tensor], card: str) -> None:
+        """Write the model folder with the given weights, whole or not at all."""
+
+        def fill(fresh: Path) -> None:
+            folder.write_json(fresh / BLUEPRINT, self.blueprint.model_dump(mode="json"))
+            save_file(dict(weights), fresh / WEIGHTS)
+            (fresh / CARD).write_text(card, encoding="utf-8", newline="\n")
+            save_codecs(fresh, self.codecs, self.blueprint.joint)
+
+        folder.write(target, fill)
+
+    @classmethod
+    def load(cls, source: Path) -> Bundle:
+        """Read a model folder.
+
+        Raises:
+            Problem: it is no model folder, is damaged, or was written by a later version.
+        """
+        folder.verify(source)
+        written = folder.read_json(source / BLUEPRINT)
+        if written.get("format", 0) > FORMAT:
+            raise Problem(
+                f"this folder has format {written['format']}, this version of transduce reads up "
+                f"to {FORMAT}; install transduce {written.get('transduce', '')} or later",
+                str(source / BLUEPRINT),
+            )
+        blueprint = read(source / BLUEPRINT, BundleBlueprint)
+        bundle = cls.make(blueprint, load_codecs(source, blueprint.joint))
+        load_tensors(bundle.model, read_weights(source / WEIGHTS), source / WEIGHTS)
+        return bundle
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        Problem: it is none.
+    """
+    try:
+        weights: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise Problem(f"it cannot be read ({error}); take another copy", str(path)) from None
+    return weights
+
+
+def save_codecs(target: Path, codecs: Mapping[str, TextCodec], joint: bool) -> None:
+    """Write the codec of each side; a joint one once."""
+    for name in ["source"] if joint else list(codecs):
+        codecs[name].save(target, "joint" if joint else name)
+
+
+def load_codecs(source: Path, joint: bool) -> dict[str, TextCodec]:
+    """Read what ``save_codecs`` wrote."""
+    if joint:
+        codec = TextCodec.load(source, "joint")
+        return {"source": codec, "target": codec}
+    return {name: TextCodec.load(source, name) for name in ("source", "target")}
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder looks like a model folder."""
+    return (path / BLUEPRINT).is_file()

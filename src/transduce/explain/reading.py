@@ -1,0 +1,28 @@
+"""What a model looked at, read from outside by one parallel pass over a finished prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from transduce.models.seq2seq import Seq2Seq
+from transduce.nn.tap import watch
+from transduce.sequences import Sequences
+
+
+@torch.no_grad()
+def source_attention(
+    model: Seq2Seq, sources: Mapping[str, Sequences], inputs: Sequences
+) -> Float[Tensor, "B T S"] | None:
+    """Return where the decoder looked at each position, averaged over its layers and heads.
+
+    None for a decoder that has no attention. Rows sum to 1 over the real source positions.
+    """
+    with watch(model, "source attention") as seen:
+        model.decoder(inputs.data, model.encode(sources))
+    maps = [weights.float() for passes in seen.values() for weights in passes]
+    flat = [weights.mean(1) if weights.dim() == 4 else weights for weights in maps]
+    return torch.stack(flat).mean(0) if flat else None

@@ -1,0 +1,118 @@
+"""Folders and files that are there whole or not at all, and that know when they were damaged.
+
+A folder is filled under a temporary name, every file is forced to the disk, a manifest with size
+and SHA-256 of each is written last, and only then does the folder get its name. What can be loaded
+is therefore complete, and one flipped bit is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transduce.problem import Problem
+
+MANIFEST = "manifest.json"
+
+
+def write(target: Path, fill: Callable[[Path], object]) -> None:
+    """Let ``fill`` write files into a new folder, then put it at ``target``, replacing what was."""
+    fresh, old = _beside(target, "new"), _beside(target, "old")
+    for rest in (fresh, old):
+        shutil.rmtree(rest, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        fill(fresh)
+        files = sorted(path for path in fresh.rglob("*") if path.is_file())
+        manifest = {
+            path.relative_to(fresh).as_posix(): {
+                "bytes": path.stat().st_size,
+                "sha256": digest(path),
+            }
+            for path in files
+        }
+        write_json(fresh / MANIFEST, {"files": manifest})
+        for path in [*files, *(path for path in fresh.rglob("*") if path.is_dir()), fresh]:
+            _force(path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    _force(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def verify(target: Path) -> None:
+    """Check every file of a folder against its manifest.
+
+    Raises:
+        Problem: a file is missing, added or changed; the message names it.
+    """
+    if not target.exists() and _beside(target, "old").exists():
+        _beside(target, "old").rename(target)  # the power went between the two renames of write()
+    listed = read_json(target / MANIFEST).get("files")
+    if not isinstance(listed, dict):
+        raise Problem("it lists no files; take another copy", str(target / MANIFEST))
+    for name, facts in listed.items():
+        path = target / name
+        if not path.is_file():
+            raise Problem("the file is missing; take another copy of the folder", str(path))
+        if path.stat().st_size != facts["bytes"] or digest(path) != facts["sha256"]:
+            raise Problem(
+                "the file is damaged: its content is not what the manifest says; "
+                "take another copy of the folder",
+                str(path),
+            )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file at once: a reader sees the old content or the new."""
+    fresh = _beside(path, "new")
+    fresh.write_text(text, encoding="utf-8", newline="\n")
+    _force(fresh)
+    fresh.replace(path)
+    _force(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file at once."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        Problem: it is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise Problem("there is no such file", str(path)) from None
+    except ValueError as error:
+        raise Problem(f"this is not JSON ({error}); take another copy", str(path)) from None
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _beside(path: Path, word: str) -> Path:
+    return path.with_name(f".{path.name}.{word}")
+
+
+def _force(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

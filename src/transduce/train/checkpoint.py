@@ -1,0 +1,130 @@
+"""Saving a training run so that it can go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from transduce import folder
+from transduce.data.stream import Position
+from transduce.problem import Problem
+from transduce.train.loop import TrainState
+
+WEIGHTS, OPTIMISER, STATE = "weights.safetensors", "optimiser.safetensors", "state.json"
+
+
+def save(root: Path, state: TrainState) -> Path:
+    """Write ``root/step-N`` whole or not at all."""
+    target = root / f"step-{state.step:07d}"
+
+    def fill(fresh: Path) -> None:
+        save_file(tensors(state.learner.model), fresh / WEIGHTS)
+        save_file(_optimiser_tensors(state.optimiser), fresh / OPTIMISER)
+        facts = {
+            "step": state.step,
+            "position": list(state.position),
+            "tokens": state.tokens,
+            "seconds": state.seconds.hex(),
+            "scores": [score.hex() for score in state.scores],
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+        folder.write_json(fresh / STATE, facts)
+
+    folder.write(target, fill)
+    return target
+
+
+def load(source: Path, state: TrainState) -> None:
+    """Put a run back to where it was saved; the folder must have been verified."""
+    load_tensors(state.learner.model, load_file(source / WEIGHTS), source / WEIGHTS)
+    _load_optimiser(state.optimiser, load_file(source / OPTIMISER))
+    facts = folder.read_json(source / STATE)
+    state.position = Position(*facts["position"])
+    state.step, state.tokens = facts["step"], facts["tokens"]
+    state.seconds = float.fromhex(facts["seconds"])
+    state.scores = [float.fromhex(score) for score in facts["scores"]]
+
+
+def threads(source: Path) -> int:
+    """Return the number of threads that the run was computed with."""
+    count: int = folder.read_json(source / STATE)["threads"]
+    return count
+
+
+def every(root: Path) -> list[Path]:
+    """Return the checkpoints of a run, oldest first."""
+    return sorted(path for path in root.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name))
+
+
+def newest(root: Path) -> tuple[Path | None, list[Problem]]:
+    """Return the newest checkpoint that is undamaged, and what is wrong with those after it.
+
+    Damaged ones are set aside as ``step-N.damaged``.
+    """
+    problems = []
+    for path in reversed(every(root)):
+        try:
+            folder.verify(path)
+        except Problem as problem:
+            problems.append(problem)
+            path.rename(path.with_name(path.name + ".damaged"))
+        else:
+            return path, problems
+    return None, problems
+
+
+def average(sources: Iterable[Path]) -> dict[str, Tensor]:
+    """Return the mean of the weights of several checkpoints (Vaswani 2017)."""
+    total: dict[str, Tensor] = {}
+    count = 0
+    for source in sources:
+        folder.verify(source)
+        for name, tensor in load_file(source / WEIGHTS).items():
+            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+        count += 1
+    return {name: (tensor / count).float() for name, tensor in total.items()}
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters by name; a parameter that serves twice appears once."""
+    return {name: value.detach().contiguous() for name, value in model.named_parameters()}
+
+
+def load_tensors(model: nn.Module, saved: Mapping[str, Tensor], where: Path) -> None:
+    """Fill a model from saved parameters.
+
+    Raises:
+        Problem: names or shapes are not those of the model.
+    """
+    own = dict(model.named_parameters())
+    if own.keys() != saved.keys():
+        odd = sorted(own.keys() ^ saved.keys())
+        raise Problem(f"its weights are of another model: {odd[0]} is in one alone", str(where))
+    for name, parameter in own.items():
+        if parameter.shape != saved[name].shape:
+            ours, theirs = tuple(parameter.shape), tuple(saved[name].shape)
+            raise Problem(f"{name} has shape {theirs}, the model wants {ours}", str(where))
+        parameter.data.copy_(saved[name])
+
+
+def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{index}.{name}": tensor.contiguous()
+        for index, values in state.items()
+        for name, tensor in values.items()
+    }
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in saved.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

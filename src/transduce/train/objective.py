@@ -1,0 +1,70 @@
+"""What training minimises: sums and counts, never means, so that the parts of a batch add up."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal, NamedTuple, Protocol
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from transduce.blueprint import Part
+from transduce.data.batch import Batch
+from transduce.models.seq2seq import Seq2Seq
+
+
+class Loss(NamedTuple):
+    """Sums over the target tokens of a batch."""
+
+    total: Float[Tensor, ""]  # what the gradient is taken of
+    nll: Float[Tensor, ""]  # negative log-likelihood in nats, for people
+
+
+class Objective(Protocol):
+    """Turns a model and a batch into a loss."""
+
+    def __call__(self, model: Seq2Seq, batch: Batch) -> Loss:
+        """Compute the loss of a batch."""
+
+
+class ObjectiveBlueprint(Part):
+    """Slot for an objective."""
+
+    @abstractmethod
+    def build(self) -> Objective:
+        """Make it."""
+
+
+class CrossEntropy(NamedTuple):
+    """Teacher forcing (Williams & Zipser 1989) with label smoothing (Szegedy 2016)."""
+
+    smoothing: float
+
+    def __call__(self, model: Seq2Seq, batch: Batch) -> Loss:
+        """Score each label after the true tokens before it."""
+        return Loss(*model(batch.sources, batch.inputs, batch.labels, self.smoothing))
+
+
+class CrossEntropyBlueprint(ObjectiveBlueprint):
+    """Predict each token after the true ones before it."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+    smoothing: float = Field(0.1, ge=0, lt=1)
+    """probability taken from the true token and spread over all"""
+
+    def build(self) -> CrossEntropy:
+        """Make it."""
+        return CrossEntropy(self.smoothing)
+
+
+class Learner(nn.Module):
+    """A model and what it should minimise, as one module that anything can wrap."""
+
+    def __init__(self, model: Seq2Seq, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> Loss:
+        """Return the loss of a batch."""
+        return self.objective(self.model, batch)

@@ -1,0 +1,109 @@
+"""Optimisers and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from transduce.blueprint import Blueprint, Part
+
+
+class ScheduleBlueprint(Part):
+    """Slot for a schedule: a pure function, so that there is nothing to save or restore."""
+
+    warmup: int = Field(400, ge=0)
+    """updates over which the rate rises from zero"""
+
+    def factor(self, step: int, last: int, scores: Sequence[float]) -> float:
+        """Return what the rate is multiplied with at update ``step`` (from 1) of ``last``.
+
+        ``scores`` are those of the validations so far, higher is better.
+        """
+        if step < self.warmup:
+            return step / self.warmup
+        return self.fall(step, last, scores)
+
+    @abstractmethod
+    def fall(self, step: int, last: int, scores: Sequence[float]) -> float:
+        """Return the factor after the warm-up."""
+
+
+class InverseSquareRoot(ScheduleBlueprint):
+    """Falls with the square root of the updates (Vaswani 2017)."""
+
+    kind: Literal["inverse_sqrt"] = "inverse_sqrt"
+
+    def fall(self, step: int, last: int, scores: Sequence[float]) -> float:
+        """Return sqrt(warmup / step)."""
+        return math.sqrt(max(self.warmup, 1) / step)
+
+
+class Cosine(ScheduleBlueprint):
+    """Falls along half a cosine to a floor at the last update (Loshchilov 2017)."""
+
+    kind: Literal["cosine"] = "cosine"
+    floor: float = Field(0.0, ge=0, le=1)
+    """share of the rate that is left at the end"""
+
+    def fall(self, step: int, last: int, scores: Sequence[float]) -> float:
+        """Return the cosine's height."""
+        done = min(1.0, (step - self.warmup) / max(1, last - self.warmup))
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * done)) / 2
+
+
+class Plateau(ScheduleBlueprint):
+    """Stays, and is cut each time the validation score has not improved for a while."""
+
+    kind: Literal["plateau"] = "plateau"
+    cut: float = Field(0.5, gt=0, lt=1)
+    """what the rate is multiplied with"""
+    patience: int = Field(2, ge=1)
+    """validations without improvement before a cut"""
+
+    def fall(self, step: int, last: int, scores: Sequence[float]) -> float:
+        """Return ``cut`` to the number of plateaus so far."""
+        best, waited, cuts = -math.inf, 0, 0
+        for score in scores:
+            waited = 0 if score > best else waited + 1
+            best = max(best, score)
+            if waited == self.patience:
+                cuts, waited = cuts + 1, 0
+        return float(self.cut**cuts)
+
+
+class OptimiserBlueprint(Blueprint):
+    """AdamW (Loshchilov 2019) and how its rate changes."""
+
+    rate: float = Field(1e-3, gt=0)
+    """highest learning rate"""
+    schedule: ScheduleBlueprint = InverseSquareRoot()
+    """how the rate rises and falls"""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """decay of the averages of the gradient and of its square"""
+    epsilon: float = Field(1e-8, gt=0)
+    """added to the root of the second average"""
+    weight_decay: float = Field(0.0, ge=0)
+    """pull towards zero; matrices only, never biases, norms or embeddings"""
+    clip: float = Field(1.0, gt=0)
+    """largest norm of the gradient"""
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Make the optimiser for the parameters of ``model``."""
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        decayed: list[nn.Parameter] = []
+        spared: list[nn.Parameter] = []
+        for parameter in model.parameters():
+            matrix = parameter.dim() > 1 and id(parameter) not in tables
+            (decayed if matrix else spared).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": self.weight_decay},
+            {"params": spared, "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        return torch.optim.AdamW(groups, self.rate, self.betas, self.epsilon, fused=True)

@@ -1,0 +1,61 @@
+"""What a run writes down as it goes: a JSON object a line, and TensorBoard if wanted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transduce import folder
+from transduce.problem import Problem, optional
+
+Record = Mapping[str, Any]
+
+
+class Journal:
+    """A file of records, one JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, record: Record) -> None:
+        """Append a record."""
+        with self.path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written after update ``step``: the run goes on from there."""
+        if self.path.exists():
+            kept = [record for record in self.read() if record["step"] <= step]
+            lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+            folder.write_text(self.path, "".join(lines))
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return all records; a last line that a crash cut off is left out."""
+        records = []
+        for line in self.path.read_bytes().split(b"\n"):
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+        return records
+
+
+class TensorBoard:
+    """The same numbers as TensorBoard shows them (extra ``track``)."""
+
+    def __init__(self, target: Path) -> None:
+        try:
+            board = optional("torch.utils.tensorboard", "track")
+        except Problem as problem:
+            raise Problem(problem.what, "train.tensorboard") from None
+        self._writer = board.SummaryWriter(str(target))
+
+    def add(self, record: Record) -> None:
+        """Write every number of a record."""
+        numbers = {**record, **record.get("scores", {})}
+        for name, value in numbers.items():
+            if isinstance(value, float):
+                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        self._writer.flush()

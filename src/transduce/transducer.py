@@ -1,0 +1,248 @@
+"""The front door: load a trained model, call it with text, get text and all that is known of it."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from transduce.bundle import Bundle, is_bundle
+from transduce.data.stream import by_length
+from transduce.explain.reading import source_attention
+from transduce.problem import Problem
+from transduce.search.beam import Beam
+from transduce.search.hypotheses import Hypotheses
+from transduce.search.interface import SearchBlueprint
+from transduce.sequences import Sequences
+from transduce.text.vocabulary import BOS, EOS
+
+ROWS = 64  # sources searched side by side
+AHEAD = 4096  # lines read before the first answer, so that those of like length can share a batch
+
+
+@dataclass(frozen=True)
+class Token:
+    """A symbol of the output and how likely the model found it."""
+
+    piece: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a model made of one input."""
+
+    source: str
+    text: str
+    score: float  # what the search ranked by
+    log_prob: float  # natural logarithm of the model's probability of the text
+    finished: bool  # False: the length limit cut it off
+    tokens: tuple[Token, ...]
+    alternatives: tuple[Result, ...] = ()  # the next best, if asked for
+    source_pieces: tuple[str, ...] = ()
+    attention: Float[np.ndarray, "T S"] | None = None  # tokens by source pieces, if asked for
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        words = "".join(
+            f'<span title="{token.probability:.3f}" style="background:rgb(70 130 180 / '
+            f'{(1 - token.probability) / 2:.2f})">{html.escape(token.piece)}</span> '
+            for token in self.tokens
+        )
+        return (
+            f'<div dir="auto"><b>{html.escape(self.text)}</b><br><small>{words}<br>'
+            f"score {self.score:.3f}, log-probability {self.log_prob:.2f}</small></div>"
+        )
+
+
+class Transducer:
+    """A trained model with everything it needs, from text to text.
+
+    The answer for a text does not depend on what else is asked at the same time.
+    """
+
+    def __init__(self, bundle: Bundle, device: torch.device | None = None) -> None:
+        cuda = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device or torch.device(cuda)
+        self.bundle = bundle
+        self.source, self.target = bundle.codecs["source"], bundle.codecs["target"]
+        self.model = bundle.model.to(self.device).eval()
+        self.search = bundle.blueprint.search
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | None = None) -> Transducer:
+        """Load a model folder, or the model of a run.
+
+        Raises:
+            Problem: there is none, or it is damaged.
+        """
+        path = Path(folder)
+        if not is_bundle(path):
+            if not (path / "model").exists():
+                missing = "holds no trained model yet" if path.is_dir() else "no such folder"
+                raise Problem(f"{missing}; give the folder of a run or of a model", str(folder))
+            path = path / "model"
+        return cls(Bundle.load(path), torch.device(device) if device else None)
+
+    @overload
+    def __call__(
+        self,
+        inputs: str,
+        search: SearchBlueprint | None = None,
+        *,
+        alternatives: int = 0,
+        attention: bool = False,
+    ) -> Result: ...
+
+    @overload
+    def __call__(
+        self,
+        inputs: Sequence[str],
+        search: SearchBlueprint | None = None,
+        *,
+        alternatives: int = 0,
+        attention: bool = False,
+    ) -> list[Result]: ...
+
+    def __call__(
+        self,
+        inputs: str | Sequence[str],
+        search: SearchBlueprint | None = None,
+        *,
+        alternatives: int = 0,
+        attention: bool = False,
+    ) -> Result | list[Result]:
+        """Answer a text, or each text of a list.
+
+        ``search`` replaces the model's own; ``alternatives`` asks for that many next best answers;
+        ``attention`` for where the model looked (None where it has none).
+
+        Raises:
+            Problem: alternatives are wanted of a search that finds one answer only.
+        """
+        lines = [inputs] if isinstance(inputs, str) else list(inputs)
+        chosen = with_alternatives(search or self.search, alternatives)
+        results = self._answer(lines, chosen, attention)
+        return results[0] if isinstance(inputs, str) else results
+
+    def predict(
+        self,
+        lines: Iterable[str],
+        search: SearchBlueprint | None = None,
+        *,
+        alternatives: int = 0,
+    ) -> Iterator[Result]:
+        """Answer a stream of texts, one result each, in order, in bounded memory."""
+        chosen = with_alternatives(search or self.search, alternatives)
+        waiting = iter(lines)
+        while block := list(islice(waiting, AHEAD)):
+            yield from self._answer(block, chosen, attention=False)
+
+    def encode(self, lines: Sequence[str]) -> Sequences:
+        """Return texts as the encoder reads them."""
+        return Sequences.stack([torch.tensor([*self.source.encode(line), EOS]) for line in lines])
+
+    def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+        """Return the most tokens that sources of these lengths may be answered with."""
+        factor, extra = self.bundle.blueprint.longest
+        return (lengths * factor).ceil().long() + extra
+
+    @torch.no_grad()
+    def _answer(
+        self, lines: Sequence[str], search: SearchBlueprint, attention: bool
+    ) -> list[Result]:
+        """Search batches of like length; a blank text has a blank answer."""
+        results = {
+            index: Result(line, "", 0.0, 0.0, True, ())
+            for index, line in enumerate(lines)
+            if not line.strip()
+        }
+        asked = [index for index in range(len(lines)) if index not in results]
+        encoded = [[*self.source.encode(lines[index]), EOS] for index in asked]
+        for batch in by_length(np.array([len(ids) for ids in encoded]), rows=ROWS):
+            sources = Sequences.stack([torch.tensor(encoded[row]) for row in batch])
+            inputs = {"source": sources.to(self.device)}
+            prompt = torch.full((len(batch), 1), BOS, device=self.device)
+            limit = self.limit(inputs["source"].lengths)
+            found = search(self.model, self.model.encode(inputs), prompt, limit)
+            maps = self._attention(inputs, found) if attention else None
+            for place, row in enumerate(batch):
+                pieces = tuple(self.source.pieces(encoded[row]))
+                best, *others = self._results(lines[asked[row]], found, place)
+                weights = None
+                if maps is not None:
+                    weights = maps[place, : len(best.tokens), : len(pieces)].cpu().numpy()
+                results[asked[row]] = Result(
+                    best.source,
+                    best.text,
+                    best.score,
+                    best.log_prob,
+                    best.finished,
+                    best.tokens,
+                    tuple(others),
+                    pieces,
+                    weights,
+                )
+        return [results[index] for index in range(len(lines))]
+
+    def _results(self, source: str, found: Hypotheses, row: int) -> list[Result]:
+        """Turn the hypotheses of one source into results, best first."""
+        results = []
+        for rank in range(found.tokens.shape[1]):
+            length = int(found.lengths[row, rank])
+            if length == 0 and rank > 0:
+                continue
+            ids = found.tokens[row, rank, :length].tolist()
+            log_probs = found.token_log_probs[row, rank, :length].tolist()
+            tokens = zip(self.target.pieces(ids), log_probs, strict=True)
+            results.append(
+                Result(
+                    source,
+                    self.target.decode(ids),
+                    float(found.scores[row, rank]),
+                    float(found.log_probs[row, rank]),
+                    bool(found.finished[row, rank]),
+                    tuple(Token(piece, math.exp(log_prob)) for piece, log_prob in tokens),
+                )
+            )
+        return results
+
+    def _attention(
+        self, inputs: Mapping[str, Sequences], found: Hypotheses
+    ) -> Float[Tensor, "B T S"] | None:
+        """Read the best hypotheses once more, in parallel, and note where the model looks."""
+        best, lengths = found.tokens[:, 0], found.lengths[:, 0]
+        begin = torch.full_like(best[:, :1], BOS)
+        read = Sequences(torch.cat([begin, best[:, :-1]], 1), lengths)
+        return source_attention(self.model, inputs, read)
+
+    def __repr__(self) -> str:
+        size = sum(parameter.numel() for parameter in self.model.parameters())
+        blueprint = self.bundle.blueprint.model
+        kinds = f"{blueprint.encoder.kind} encoder, {blueprint.decoder.kind} decoder"
+        return f"Transducer({kinds}, {size / 1e6:.1f} M parameters, {self.search})"
+
+
+def with_alternatives(search: SearchBlueprint, count: int) -> SearchBlueprint:
+    """Return the search so that it also finds the ``count`` next best answers.
+
+    Raises:
+        Problem: it finds one answer only.
+    """
+    if count == 0:
+        return search
+    if not isinstance(search, Beam):
+        raise Problem("this search finds one answer only; for alternatives use beam search")
+    width = max(search.width, count + 1)
+    return search.model_copy(update={"width": width, "n_best": count + 1})
