@@ -22,6 +22,7 @@ MANIFEST = "manifest.json"
 
 def write(target: Path, fill: Callable[[Path], object]) -> None:
     """Let ``fill`` write files into a new folder, then put it at ``target``, replacing what was."""
+    recover(target)
     fresh, old = _beside(target, "new"), _beside(target, "old")
     for rest in (fresh, old):
         shutil.rmtree(rest, ignore_errors=True)
@@ -29,13 +30,7 @@ def write(target: Path, fill: Callable[[Path], object]) -> None:
     try:
         fill(fresh)
         files = sorted(path for path in fresh.rglob("*") if path.is_file())
-        manifest = {
-            path.relative_to(fresh).as_posix(): {
-                "bytes": path.stat().st_size,
-                "sha256": digest(path),
-            }
-            for path in files
-        }
+        manifest = {path.relative_to(fresh).as_posix(): _facts(path) for path in files}
         write_json(fresh / MANIFEST, {"files": manifest})
         for path in [*files, *(path for path in fresh.rglob("*") if path.is_dir()), fresh]:
             _force(path)
@@ -49,22 +44,30 @@ def write(target: Path, fill: Callable[[Path], object]) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def recover(target: Path) -> None:
+    """Bring the old folder back if the power went between the two renames of ``write``."""
+    if not target.exists() and _beside(target, "old").exists():
+        _beside(target, "old").rename(target)
+
+
 def verify(target: Path) -> None:
     """Check every file of a folder against its manifest.
 
+    A file that the manifest does not list is left alone: people and systems put theirs anywhere.
+
     Raises:
-        Problem: a file is missing, added or changed; the message names it.
+        Problem: a file is missing or changed; the message names it.
     """
-    if not target.exists() and _beside(target, "old").exists():
-        _beside(target, "old").rename(target)  # the power went between the two renames of write()
-    listed = read_json(target / MANIFEST).get("files")
+    recover(target)
+    manifest = read_json(target / MANIFEST)
+    listed = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(listed, dict):
         raise Problem("it lists no files; take another copy", str(target / MANIFEST))
     for name, facts in listed.items():
         path = target / name
         if not path.is_file():
             raise Problem("the file is missing; take another copy of the folder", str(path))
-        if path.stat().st_size != facts["bytes"] or digest(path) != facts["sha256"]:
+        if facts != _facts(path):
             raise Problem(
                 "the file is damaged: its content is not what the manifest says; "
                 "take another copy of the folder",
@@ -75,9 +78,13 @@ def verify(target: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace a file at once: a reader sees the old content or the new."""
     fresh = _beside(path, "new")
-    fresh.write_text(text, encoding="utf-8", newline="\n")
-    _force(fresh)
-    fresh.replace(path)
+    try:
+        fresh.write_text(text, encoding="utf-8", newline="\n")
+        _force(fresh)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
     _force(path.parent)
 
 
@@ -94,7 +101,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise Problem("there is no such file", str(path)) from None
     except ValueError as error:
         raise Problem(f"this is not JSON ({error}); take another copy", str(path)) from None
@@ -104,6 +111,10 @@ def digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _facts(path: Path) -> dict[str, object]:
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
 
 
 def _beside(path: Path, word: str) -> Path:
