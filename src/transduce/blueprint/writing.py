@@ -77,11 +77,10 @@ def _commented(run: list[Line]) -> Iterator[str]:
 
 def _mapping(blueprint: Blueprint, depth: int, kinds: str) -> Iterator[Line]:
     """Yield the entries of a blueprint; ``kinds`` are the choices of the slot that it fills."""
-    for name, field in type(blueprint).model_fields.items():
+    fields = type(blueprint).model_fields
+    for name, field in sorted(fields.items(), key=lambda entry: entry[0] != "kind"):
         value, annotation = getattr(blueprint, name), field.annotation
         help_ = " ".join((field.description or "").split())
-        if isinstance(value, Blueprint) and not help_:
-            help_ = (type(value).__doc__ or "").partition("\n")[0]
         if name == "kind" and kinds:
             help_ = kinds
         yield from _entry(f"{name}:", value, depth, help_, _choices(annotation))

@@ -165,9 +165,10 @@ class _Reader:
         return self.scalar(event)  # type: ignore[arg-type]
 
     def scalar(self, event: ScalarEvent) -> Any:
-        text = event.value
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise Problem("half of a character (a surrogate)", self.at(_line(event)))
+        try:  # JSON escapes letters beyond U+FFFF as two halves
+            text = event.value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise Problem("half of a character (a surrogate)", self.at(_line(event))) from None
         if event.style is not None:
             return text
         try:
