@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transduce.blueprint.part import Blueprint, Part
-from transduce.blueprint.reading import parse, read
+from transduce.blueprint.reading import override, parse, read
 from transduce.blueprint.writing import dump, schema
 
-__all__ = ["Blueprint", "Part", "dump", "parse", "read", "schema"]
+__all__ = ["Blueprint", "Part", "dump", "override", "parse", "read", "schema"]

@@ -40,8 +40,22 @@ def parse(
     document = yaml12.load(text, name)
     if document.data is None:
         document.data = {}
-    for override in overrides:
-        _override(document, kind, override)
+    return _validated(document, kind, overrides)
+
+
+def override(blueprint: B, overrides: Sequence[str]) -> B:
+    """Return a blueprint with changes such as ``search.width=8``.
+
+    Raises:
+        Problem: a change is no right one.
+    """
+    document = yaml12.Document(blueprint.model_dump(mode="json"), {(): "configuration"})
+    return _validated(document, type(blueprint), overrides)
+
+
+def _validated(document: yaml12.Document, kind: type[B], overrides: Sequence[str]) -> B:
+    for change in overrides:
+        _override(document, kind, change)
     try:
         # By way of JSON, because there a list may fill a tuple and yet nothing else is converted.
         return kind.model_validate_json(json.dumps(document.data), strict=True)
@@ -68,35 +82,35 @@ def _text(path: Path) -> str:
         raise Problem("not UTF-8; save the file as UTF-8", f"{path}:{line}") from None
 
 
-def _override(document: yaml12.Document, kind: type[Blueprint], override: str) -> None:
+def _override(document: yaml12.Document, kind: type[Blueprint], change: str) -> None:
     """Change the value that ``a.b.c=value`` names."""
-    dotted, equals, text = override.partition("=")
+    dotted, equals, text = change.partition("=")
     keys = dotted.split(".")
     if not equals or not all(keys):
-        raise Problem("expected key=value, such as train.steps=1000", override)
+        raise Problem("expected key=value, such as train.steps=1000", change)
     node, path = document.data, yaml12.Path()
     for key in keys[:-1]:
-        step = _step(node, key, override)
+        step = _step(node, key, change)
         path = (*path, step)
         if yaml12.part(node, step) is None:
-            document.move(path, override)
+            document.move(path, change)
         node[step] = node = _inner(document, kind, path)
-    value = yaml12.load(text, override, numbered=False).data
-    step = _step(node, keys[-1], override)
+    value = yaml12.load(text, change, numbered=False).data
+    step = _step(node, keys[-1], change)
     if step == "kind" and node.get(step) != value:  # what another kind has by default goes with it
         for other in [other for other in node if (*path, other) not in document.places]:
             del node[other]
     node[step] = value
-    document.move((*path, step), override)
+    document.move((*path, step), change)
 
 
-def _step(node: Any, key: str, override: str) -> str | int:
+def _step(node: Any, key: str, change: str) -> str | int:
     """Return ``key`` as it is used in ``node``."""
     if isinstance(node, dict):
         return key
     if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
         return int(key)
-    raise Problem(f"there is no {key} in {show(node)}", override)
+    raise Problem(f"there is no {key} in {show(node)}", change)
 
 
 def _inner(document: yaml12.Document, kind: type[Blueprint], path: yaml12.Path) -> Any:

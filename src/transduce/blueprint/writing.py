@@ -27,6 +27,7 @@ class Line:
 
     @property
     def indented(self) -> str:
+        """The line without its comment."""
         return "  " * self.depth + self.text
 
 
