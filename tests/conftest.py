@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 torch.set_num_threads(1)
 
 
-def shared(name: str) -> Path:
-    """Return a file or folder of the data beside the repository; skip the test if it is absent."""
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"needs ../shared/data/{name}")
-    return path
+@pytest.fixture
+def shared() -> Callable[[str], Path]:
+    """Find a file or folder of the data beside the repository; skip the test if it is absent."""
+
+    def find(name: str) -> Path:
+        if not (SHARED / name).exists():
+            pytest.skip(f"needs ../shared/data/{name}")
+        return SHARED / name
+
+    return find

@@ -1,0 +1,341 @@
+"""Corpora on disk: parallel files, tables and JSON lines, read one example at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from transduce.blueprint import Part
+from transduce.data.batch import Example
+from transduce.data.lines import ENDLESS, Fault, Line, Skipped, read_lines
+from transduce.problem import Problem, nearest
+
+Names = str | Annotated[tuple[str, ...], Field(min_length=1)]
+Column = Annotated[int, Field(ge=1)] | str
+Columns = Column | Annotated[tuple[Column, ...], Field(min_length=1)]
+
+
+class Row(NamedTuple):
+    """One example, each text with its place."""
+
+    source: Line
+    references: tuple[Line, ...]
+
+
+class CorpusBlueprint(Part):
+    """Slot for a corpus: where it is, and what to do where it is faulty."""
+
+    group: bool = False
+    """Make one example, with several references, of all rows with the same source; for dev and
+    test sets, because it holds them in memory."""
+    max_characters: int = Field(10_000, ge=1)
+    """A longer text is a fault."""
+    on_bad_line: Literal["error", "skip"] = "error"
+    """Stop at the first fault, or leave faulty examples out, counted and listed."""
+
+    @property
+    @abstractmethod
+    def files(self) -> tuple[str, ...]:
+        """The files, relative to the folder of the experiment."""
+
+    @abstractmethod
+    def rows(self, base: Path) -> Iterator[Row | Fault]:
+        """Yield what the files hold, unchecked."""
+
+    def read(self, base: Path, skipped: Skipped) -> Iterator[Example]:
+        """Yield the examples; ``skipped`` learns what is left out.
+
+        Paths are relative to ``base``. Memory does not grow with the corpus, except to ``group``.
+
+        Raises:
+            Problem: a file cannot be read, a line is faulty, or there is no example at all.
+        """
+        rows = self._sound(base, skipped)
+        empty = True
+        for row in _grouped(rows) if self.group else rows:
+            empty = False
+            references = tuple(line.text for line in row.references)
+            yield Example({"source": row.source.text}, references, row.source.place)
+        if empty:
+            raise Problem("there is no example in it", str(base / self.files[0]))
+
+    def refuse(self, fault: Fault, skipped: Skipped) -> None:
+        """Deal with a fault as ``on_bad_line`` says.
+
+        Raises:
+            Problem: it says error.
+        """
+        if self.on_bad_line == "error":
+            raise fault.problem()
+        skipped.note(fault)
+
+    def _sound(self, base: Path, skipped: Skipped) -> Iterator[Row]:
+        for row in self.rows(base):
+            fault = row if isinstance(row, Fault) else self._fault(row)
+            if fault:
+                self.refuse(fault, skipped)
+            elif isinstance(row, Row):
+                yield row
+
+    def _fault(self, row: Row) -> Fault | None:
+        """Return the first thing that is wrong with a row."""
+        if fault := _text_fault(row.source, "source", self.max_characters):
+            return fault
+        faults = (_text_fault(line, "target", self.max_characters) for line in row.references)
+        return next(filter(None, faults), None)
+
+
+def _text_fault(line: Line, side: str, most: int) -> Fault | None:
+    if line.fault:
+        return line.fault
+    if not line.text or line.text.isspace():
+        what = f"the {side} is empty; write it, or take the whole example out"
+        return Fault(line.place, f"empty {side}", what)
+    if len(line.text) > most:
+        what = (
+            f"the {side} has {len(line.text)} characters, more than {most}; shorten it or raise "
+            "max_characters"
+        )
+        return Fault(line.place, f"too long a {side}", what)
+    if "\0" in line.text:
+        what = f"the {side} holds a NUL character; remove it, or convert the file if it is UTF-16"
+        return Fault(line.place, "NUL", what)
+    return None
+
+
+def _grouped(rows: Iterable[Row]) -> Iterator[Row]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.source.text, []).append(row)
+    for group in groups.values():
+        yield Row(group[0].source, tuple(line for row in group for line in row.references))
+
+
+def _several(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+class ParallelBlueprint(CorpusBlueprint):
+    """Files whose lines belong together: line 7 of the source, line 7 of each target."""
+
+    kind: Literal["parallel"] = "parallel"
+    source: str
+    """The file of sources."""
+    target: Names
+    """The file of targets, or several files: as many references of each source."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.source, *_several(self.target))
+
+    def rows(self, base: Path) -> Iterator[Row]:
+        paths = [base / name for name in self.files]
+        for number, lines in enumerate(zip_longest(*map(read_lines, paths)), 1):
+            found = [line for line in lines if line]
+            if len(found) < len(paths):
+                short, long = paths[lines.index(None)], found[0].place.rpartition(":")[0]
+                what = f"this line is missing, but {long} goes on; give every line its counterpart"
+                raise Problem(what, f"{short}:{number}")
+            yield Row(found[0], tuple(found[1:]))
+
+
+class Cells(NamedTuple):
+    """A row of a table."""
+
+    place: str
+    texts: list[str]
+
+
+class TableBlueprint(CorpusBlueprint):
+    """A table: an example a row."""
+
+    path: Names
+    """The file, or several files to be read one after the other."""
+    source: Column = 1
+    """The column of sources, by number from 1 or by its name in the first row."""
+    target: Columns = 2
+    """The column of targets, or several columns: as many references of each source."""
+    header: bool = False
+    """The first row of each file holds names; that is so, too, if a column is given by name."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return _several(self.path)
+
+    @abstractmethod
+    def cells(self, path: Path) -> Iterator[Cells | Fault]:
+        """Yield the rows of one file."""
+
+    def rows(self, base: Path) -> Iterator[Row | Fault]:
+        for name in self.files:
+            yield from self._rows(self.cells(base / name))
+
+    def _rows(self, table: Iterator[Cells | Fault]) -> Iterator[Row | Fault]:
+        columns = (self.source, *(self.target if isinstance(self.target, tuple) else [self.target]))
+        named = self.header or any(isinstance(column, str) for column in columns)
+        first: Cells | None = None
+        for row in table:
+            if isinstance(row, Fault):
+                if named and first is None:
+                    raise row.problem()
+                yield row
+                continue
+            if first is None:
+                first, places = row, [_find(column, row) for column in columns]
+                if named:
+                    continue
+            if len(row.texts) != len(first.texts):
+                yield _wrong_width(row, first)
+                continue
+            source, *references = (Line(row.place, row.texts[place]) for place in places)
+            yield Row(source, tuple(references))
+
+
+def _find(column: int | str, first: Cells) -> int:
+    """Return the index of a column in a table that starts with this row."""
+    if isinstance(column, int):
+        if column > len(first.texts):
+            what = f"there is no column {column}; the row has {len(first.texts)}"
+            raise Problem(what, first.place)
+        return column - 1
+    if column not in first.texts:
+        meant = nearest(column, first.texts)
+        hint = f"did you mean {meant!r}?" if meant else f"choose from ({', '.join(first.texts)})"
+        raise Problem(f"there is no column {column!r}; {hint}", first.place)
+    if first.texts.count(column) > 1:
+        raise Problem(f"several columns are called {column!r}; rename all but one", first.place)
+    return first.texts.index(column)
+
+
+def _wrong_width(row: Cells, first: Cells) -> Fault:
+    what = (
+        f"{len(row.texts)} columns, but {first.place} has {len(first.texts)}; give all rows the "
+        "same columns"
+    )
+    return Fault(row.place, "wrong number of columns", what)
+
+
+class TsvBlueprint(TableBlueprint):
+    """A table whose columns are separated by tabs; there is no quoting."""
+
+    kind: Literal["tsv"] = "tsv"
+
+    def cells(self, path: Path) -> Iterator[Cells | Fault]:
+        for line in read_lines(path):
+            yield line.fault or Cells(line.place, line.text.split("\t"))
+
+
+class CsvBlueprint(TableBlueprint):
+    """A table with quoting (RFC 4180); wrong quoting is always an error, as nothing after it is
+    sure."""
+
+    kind: Literal["csv"] = "csv"
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    """The character between columns."""
+
+    def cells(self, path: Path) -> Iterator[Cells | Fault]:
+        lines: list[Line] = []  # of the row that is being read
+        table = csv.reader(
+            _remember(read_lines(path), lines), delimiter=self.delimiter, strict=True
+        )
+        while True:
+            lines.clear()
+            try:
+                row = next(table)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                what = f"no CSV ({error}); check the quotes from here on"
+                raise Problem(what, lines[0].place if lines else str(path)) from None
+            fault = next((line.fault for line in lines if line.fault), None)
+            yield fault or Cells(lines[0].place, row)
+
+
+def _remember(lines: Iterable[Line], seen: list[Line]) -> Iterator[str]:
+    for line in lines:
+        if line.fault and line.fault.reason == ENDLESS:
+            raise line.fault.problem()
+        seen.append(line)
+        yield line.text + "\n"
+
+
+class JsonlBlueprint(CorpusBlueprint):
+    """A JSON object a line."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    path: Names
+    """The file, or several files to be read one after the other."""
+    source: str = "source"
+    """The key of the source, a text."""
+    target: str = "target"
+    """The key of the target, a text, or a list of texts: as many references of the source."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return _several(self.path)
+
+    def rows(self, base: Path) -> Iterator[Row | Fault]:
+        for name in self.files:
+            for line in read_lines(base / name):
+                try:
+                    yield line.fault or self._row(line)
+                except ValueError as error:
+                    yield Fault(line.place, "wrong JSON", str(error))
+
+    def _row(self, line: Line) -> Row:
+        try:
+            record = json.loads(line.text, object_pairs_hook=_object, parse_int=float)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"no JSON ({error.msg} at character {error.pos + 1}); mend it"
+            ) from None
+        except RecursionError:
+            raise ValueError("no JSON (nested too deep); mend it") from None
+        if not isinstance(record, dict):
+            raise ValueError(f"{_show(record)} is no object; write one: {{...}}")
+        source, targets = _value(record, self.source), _value(record, self.target)
+        if targets == []:
+            raise ValueError(f"{self.target!r} is an empty list; write a text")
+        references = targets if isinstance(targets, list) else [targets]
+        return Row(
+            Line(line.place, _text(source, self.source)),
+            tuple(Line(line.place, _text(target, self.target)) for target in references),
+        )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("the same key twice; keep one")
+    return made
+
+
+def _value(record: dict[str, Any], key: str) -> Any:
+    if key not in record:
+        meant = nearest(key, record)
+        hint = f"did you mean {meant!r}?" if meant else f"there is ({', '.join(record)})"
+        raise ValueError(f"there is no key {key!r}; {hint}")
+    return record[key]
+
+
+def _text(value: Any, key: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{key!r}: {_show(value)} is no text; write one in quotes")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{key!r} holds half of a surrogate pair; repair the text") from None
+    return value
+
+
+def _show(value: Any) -> str:
+    """Return a short picture of a JSON value."""
+    text = json.dumps(value)
+    return text if len(text) <= 30 else f"{text[:30]}..."
