@@ -1,0 +1,115 @@
+"""The laws over every encoder, decoder and connection between them, with every search."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from transduce import testing
+from transduce.blueprint import Part
+from transduce.models.build import ModelBlueprint, build
+from transduce.models.interface import DecoderBlueprint, EncoderBlueprint
+from transduce.models.seq2seq import Seq2Seq
+from transduce.nn.attend import ConnectionBlueprint
+from transduce.search import Beam, Greedy, SearchBlueprint
+from transduce.sequences import Sequences
+
+BOS, EOS = 1, 2
+TINY = {"embedding": 6, "width": 8, "inner": 12, "heads": 2, "layers": 2}
+CHOICES: dict[str, list[Any]] = {
+    "cell": ["lstm", "gru"],
+    "bidirectional": [True, False],
+    "norm": ["pre", "post"],
+    "connection": [choice() for choice in ConnectionBlueprint.choices().values()],
+}
+SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best=3)]
+
+
+def variants(slot: type[Part]) -> Iterator[Part]:
+    """Yield every part of the slot, tiny: as it is, and with each of its choices turned."""
+    for part in slot.choices().values():
+        sizes = {name: size for name, size in TINY.items() if name in part.model_fields}
+        plain = part.model_validate(sizes)
+        yield plain
+        for name in part.model_fields:
+            for value in CHOICES.get(name, []):
+                if value != getattr(plain, name):
+                    yield part.model_validate({**sizes, name: value})
+
+
+def label(part: Part) -> str:
+    """Name a part by what is not as usual about it."""
+    unusual = part.model_fields_set - {*TINY, "kind"}
+    values = [getattr(part, name) for name in unusual]
+    return "-".join([part.kind, *(v.kind if isinstance(v, Part) else str(v) for v in values)])
+
+
+ENCODERS = {label(part): part for part in variants(EncoderBlueprint)}
+DECODERS = {label(part): part for part in variants(DecoderBlueprint)}
+
+
+class Case(NamedTuple):
+    model: Seq2Seq
+    sources: dict[str, Sequences]
+    prompt: Int[Tensor, "B 1"]
+    limit: Int[Tensor, "B"]
+
+
+def case(encoder: str, decoder: str, number: int, symbols: int, longest: int) -> Case:
+    """Return a random model that is sure of itself, random sources and limits."""
+    torch.manual_seed(0)
+    blueprint = ModelBlueprint.model_validate(
+        {"encoder": ENCODERS[encoder], "decoder": DECODERS[decoder]}
+    )
+    model = build(blueprint, {"source": symbols, "target": symbols}).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.7)
+    lengths = torch.randint(0, 12, (number,)).tolist()
+    end = torch.tensor([EOS])
+    rows = [torch.cat([torch.randint(3, symbols, (length,)), end]) for length in lengths]
+    limit = torch.randint(1, longest + 1, (number,))
+    return Case(model, {"source": Sequences.stack(rows)}, torch.full((number, 1), BOS), limit)
+
+
+def pairs(every: bool) -> pytest.MarkDecorator:
+    """Run a test for every pair of parts, or for each part with the first of its counterparts."""
+    first = next(iter(ENCODERS)), next(iter(DECODERS))
+    product = itertools.product(ENCODERS, DECODERS)
+    chosen = [pair for pair in product if every or first[0] == pair[0] or first[1] == pair[1]]
+    ids = [" ".join(pair) for pair in chosen]
+    return pytest.mark.parametrize(("encoder", "decoder"), chosen, ids=ids)
+
+
+@pairs(every=True)
+def test_models_are_scorers(encoder: str, decoder: str) -> None:
+    model, sources, prompt, _ = case(encoder, decoder, 5, 9, 1)
+    tokens = torch.cat([prompt, torch.randint(0, 9, (5, 4))], 1)
+    testing.check_scorer(model, sources, tokens)
+    testing.check_normalised(model, sources, tokens)
+
+
+@pairs(every=True)
+def test_searches_of_models(encoder: str, decoder: str) -> None:
+    given = case(encoder, decoder, 7, 9, 8)
+    for search in SEARCHES:
+        testing.check_search(search, *given)
+    testing.check_beam_one_is_greedy(*given)
+
+
+@pairs(every=True)
+def test_wide_beam_is_exact(encoder: str, decoder: str) -> None:
+    testing.check_beam_exact(*case(encoder, decoder, 3, 4, 4))
+
+
+@pairs(every=False)
+def test_answers_do_not_depend_on_the_batch(encoder: str, decoder: str) -> None:
+    given = case(encoder, decoder, 64, 12, 6)
+    for search in (Greedy(), Beam(width=3)):
+        testing.check_search_batch_mates(search, *given, sizes=(1, 7))
