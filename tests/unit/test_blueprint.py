@@ -109,8 +109,8 @@ def test_a_blueprint_is_overridden_like_a_file() -> None:
         ("metrics=[bleu", "the [ of line 1 is not closed"),
         ("metrics.1=bleu", "there is no 1 in a list of 1"),
         ("note.x=3", "there is no x in ''"),
-        ("steps", "expected key=value, such as train.steps=1000"),
-        ("a..b=3", "expected key=value, such as train.steps=1000"),
+        ("steps", "expected key=value, such as train.max_steps=1000"),
+        ("a..b=3", "expected key=value, such as train.max_steps=1000"),
         (
             "note=\udcff",
             r'the character U+DCFF must not stand here; write "\uDCFF" in double quotes',

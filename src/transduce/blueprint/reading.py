@@ -25,7 +25,7 @@ def read(path: str | Path, kind: type[B], overrides: Sequence[str] = ()) -> B:
     Args:
         path: the file.
         kind: the blueprint that it holds.
-        overrides: changes such as ``train.steps=1000``, the value written as in the file.
+        overrides: changes such as ``train.max_steps=1000``, the value written as in the file.
 
     Raises:
         Problem: all mistakes, one a line, each with file, line, key and what to do.
@@ -87,7 +87,7 @@ def _override(document: yaml12.Document, kind: type[Blueprint], change: str) -> 
     dotted, equals, text = change.partition("=")
     keys = dotted.split(".")
     if not equals or not all(keys):
-        raise Problem("expected key=value, such as train.steps=1000", change)
+        raise Problem("expected key=value, such as train.max_steps=1000", change)
     node, path = document.data, yaml12.Path()
     for key in keys[:-1]:
         step = _step(node, key, change)
