@@ -30,7 +30,7 @@ SEARCHES: list[SearchBlueprint] = [
     Greedy(),
     Beam(width=1),
     Beam(width=2, n_best=2),
-    Beam(width=5, n_best=3, length=PowerNormalisation(exponent=0.0)),
+    Beam(width=5, n_best=3, normalisation=PowerNormalisation(exponent=0.0)),
     Beam(width=7, n_best=7),
 ]
 
@@ -106,7 +106,7 @@ def reference_beam(search: Beam, scorer: Scorer, given: Task, row: int) -> list[
         last = live or last
         if not live or len(finished) >= search.width:
             break
-    exponent = search.length.exponent  # type: ignore[attr-defined]
+    exponent = search.normalisation.exponent  # type: ignore[attr-defined]
     finished.sort(key=lambda c: -c.log_prob / len(c.tokens) ** exponent)
     return [c for c in finished + last if c.tokens][: search.n_best]
 
@@ -118,7 +118,7 @@ def test_beam_is_the_reference(name: str, exponent: float, width: int, n_best: i
     # The reference stops only when ``width`` hypotheses have finished, so this also shows that
     # stopping earlier than that changes nothing.
     scorer, given = MAKERS[name](8), task(9, 8, 9, seed=width)
-    search = Beam(width=width, n_best=n_best, length=PowerNormalisation(exponent=exponent))
+    search = Beam(width=width, n_best=n_best, normalisation=PowerNormalisation(exponent=exponent))
     found = search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
     for row in range(len(given.limit)):
         wanted = reference_beam(search, scorer, given, row)
@@ -133,7 +133,7 @@ def test_stopping_early_saves_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     scorer, given = Table(9), task(30, 9, 2)
     limit = torch.full_like(given.limit, 60)
     memory = scorer.encode(given.sources)
-    search = Beam(width=4, length=PowerNormalisation(exponent=0.0))
+    search = Beam(width=4, normalisation=PowerNormalisation(exponent=0.0))
     early = search(scorer, memory, given.prompt, limit)
     monkeypatch.setattr(
         PowerNormalisation, "bound", lambda self, log_probs, limits: torch.zeros_like(log_probs)
@@ -241,7 +241,7 @@ def test_equal_tokens_lowest_first() -> None:
     memory, limit = scorer.encode(given.sources), torch.full_like(given.limit, 3)
     greedy = Greedy()(scorer, memory, given.prompt, limit)
     assert greedy.tokens.flatten(1).tolist() == [[0, 0, 0]] * 4
-    beam = Beam(width=4, n_best=4, length=PowerNormalisation(exponent=0.0))(
+    beam = Beam(width=4, n_best=4, normalisation=PowerNormalisation(exponent=0.0))(
         scorer, memory, given.prompt, limit
     )
     assert [s[:n] for s, n in zip(beam.tokens[0].tolist(), beam.lengths[0], strict=True)] == [

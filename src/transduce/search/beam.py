@@ -39,7 +39,7 @@ class Beam(SearchBlueprint):
     """hypotheses of each source that live side by side"""
     n_best: PositiveInt = 1
     """hypotheses of each source to return"""
-    length: LengthNormalisation = PowerNormalisation()
+    normalisation: LengthNormalisation = PowerNormalisation()
     """how finished hypotheses of different lengths compare"""
 
     @model_validator(mode="after")
@@ -61,11 +61,11 @@ class Beam(SearchBlueprint):
         for length in range(1, most(limit) + 1):
             step, live = self._weigh(live, *rows.best(self.width + 1))
             steps.append(step)
-            scores = self.length.score(step.log_probs, torch.full_like(step.tokens, length))
+            scores = self.normalisation.score(step.log_probs, torch.full_like(step.tokens, length))
             scores = scores.masked_fill(~step.finished, -torch.inf)
             best = torch.cat([best, scores], 1).topk(self.n_best).values
             count = count + step.finished.sum(1)
-            hope = self.length.bound(live[:, 0], limit) > best[:, -1]
+            hope = self.normalisation.bound(live[:, 0], limit) > best[:, -1]
             going = hope & (count < self.width) & (length < limit)
             if not going.any():
                 break
@@ -87,7 +87,7 @@ class Beam(SearchBlueprint):
         From each hypothesis its best K + 1 are enough: one may be eos, and K others of the same
         parent leave no room for more.
         """
-        continued = values.shape[2]
+        branches = values.shape[2]
         total = (live[:, :, None] + values).flatten(1)
         missing = max(0, 2 * self.width - total.shape[1])
         total, order = rank(F.pad(total, (0, missing), value=-torch.inf))
@@ -97,7 +97,7 @@ class Beam(SearchBlueprint):
         may_finish = positions(2 * self.width, total.device) < self.width
         going, slots = rank(total.masked_fill(ended, -torch.inf))
         step = Trace(
-            parents=(order // continued).clamp(max=live.shape[1] - 1),
+            parents=(order // branches).clamp(max=live.shape[1] - 1),
             tokens=tokens,
             token_log_probs=F.pad(values.flatten(1), (0, missing)).gather(1, order),
             log_probs=total,
@@ -110,11 +110,12 @@ class Beam(SearchBlueprint):
         """Choose from all that has finished; where that is not enough, from what lived last."""
         steps, _, candidates = trace.tokens.shape
         lengths = torch.arange(1, steps + 1, device=trace.tokens.device)[:, None, None]
-        scores = self.length.score(trace.log_probs, lengths)
+        scores = self.normalisation.score(trace.log_probs, lengths)
         done = scores.masked_fill(~trace.finished, -torch.inf)
         done, index = rank(done.transpose(0, 1).flatten(1))
         done, index = done[:, : self.n_best], index[:, : self.n_best]
 
+        # The beam of the last step that had one: at the limit, or before all ways were barred.
         live = scores.masked_fill(trace.tokens == self.eos, -torch.inf).gather(2, trace.slots)
         last = ((live > -torch.inf).any(2) * lengths[:, :, 0]).amax(0) - 1
         sources = torch.arange(len(last), device=last.device)
@@ -123,6 +124,7 @@ class Beam(SearchBlueprint):
         ends = torch.cat([index // candidates, last[:, None].expand(-1, self.width)], 1)
         ranks = torch.cat([index % candidates, trace.slots[at_last]], 1)
 
+        # Both parts are in order already: take what is real from the front.
         chosen = rank((scores > -torch.inf).int())[1][:, : self.n_best]
         scores, ends, ranks = (x.gather(1, chosen) for x in (scores, ends, ranks))
         real = scores > -torch.inf

@@ -66,9 +66,9 @@ class LengthNormalisation(Part):
 class PowerNormalisation(LengthNormalisation):
     """Log-probability / length ** ``exponent``.
 
-    Without it (0) the best hypothesis of a model is too short, in the extreme empty (Stahlberg
-    2019). With 1 it is the mean over the tokens (Jean 2015), which needs no tuning and repairs
-    most of the damage (Yang 2018; Murray 2018).
+    Without it (0) the best hypothesis of many a model is too short, often empty (Stahlberg & Byrne
+    2019). With 1, the default here and in most toolkits, it is the mean over the tokens (Jean
+    2015), which needs no tuning; Murray & Chiang (2018) compare the remedies.
     """
 
     kind: Literal["power"] = "power"

@@ -151,7 +151,9 @@ def check_beam_exact(
     memory = scorer.encode(sources)
     symbols = scorer.extend(prompt, scorer.start(memory))[0].shape[2]
     width = symbols * (symbols - 1) ** (int(limit.max()) - 1)
-    search = Beam(width=width, n_best=min(5, width), length=PowerNormalisation(exponent=exponent))
+    search = Beam(
+        width=width, n_best=min(5, width), normalisation=PowerNormalisation(exponent=exponent)
+    )
     found = search(scorer, memory, prompt, limit)
     every = brute_force(scorer, sources, prompt, limit, search.eos)
     for row, (strings, known) in enumerate(zip(_strings(found), every, strict=True)):
