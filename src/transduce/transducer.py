@@ -25,7 +25,8 @@ from transduce.search.interface import SearchBlueprint
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS
 
-ROWS = 64  # sources searched side by side
+ROWS = 64  # sources searched side by side,
+TOKENS = 8192  # but no more than this many positions of source
 AHEAD = 4096  # lines read before the first answer, so that those of like length can share a batch
 
 
@@ -108,7 +109,7 @@ class Transducer:
     @overload
     def __call__(
         self,
-        inputs: Sequence[str],
+        inputs: list[str] | tuple[str, ...],
         search: SearchBlueprint | None = None,
         *,
         alternatives: int = 0,
@@ -117,7 +118,7 @@ class Transducer:
 
     def __call__(
         self,
-        inputs: str | Sequence[str],
+        inputs: str | list[str] | tuple[str, ...],
         search: SearchBlueprint | None = None,
         *,
         alternatives: int = 0,
@@ -170,7 +171,8 @@ class Transducer:
         }
         asked = [index for index in range(len(lines)) if index not in results]
         encoded = [[*self.source.encode(lines[index]), EOS] for index in asked]
-        for batch in by_length(np.array([len(ids) for ids in encoded]), rows=ROWS):
+        lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+        for batch in by_length(lengths, TOKENS, ROWS):
             sources = Sequences.stack([torch.tensor(encoded[row]) for row in batch])
             inputs = {"source": sources.to(self.device)}
             prompt = torch.full((len(batch), 1), BOS, device=self.device)

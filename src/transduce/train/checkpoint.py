@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -20,7 +21,7 @@ WEIGHTS, OPTIMISER, STATE = "weights.safetensors", "optimiser.safetensors", "sta
 
 def save(root: Path, state: TrainState) -> Path:
     """Write ``root/step-N`` whole or not at all."""
-    target = root / f"step-{state.step:07d}"
+    target = root / name(state.step)
 
     def fill(fresh: Path) -> None:
         save_file(tensors(state.learner.model), fresh / WEIGHTS)
@@ -38,6 +39,11 @@ def save(root: Path, state: TrainState) -> Path:
 
     folder.write(target, fill)
     return target
+
+
+def name(step: int) -> str:
+    """Return what the checkpoint of an update is called."""
+    return f"step-{step:07d}"
 
 
 def load(source: Path, state: TrainState) -> None:
@@ -60,6 +66,13 @@ def threads(source: Path) -> int:
 def every(root: Path) -> list[Path]:
     """Return the checkpoints of a run, oldest first."""
     return sorted(path for path in root.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name))
+
+
+def remove(path: Path) -> None:
+    """Delete a checkpoint; half of one is never taken for a whole one."""
+    gone = path.with_name(f".{path.name}.gone")
+    path.rename(gone)
+    shutil.rmtree(gone)
 
 
 def newest(root: Path) -> tuple[Path | None, list[Problem]]:
@@ -85,10 +98,10 @@ def average(sources: Iterable[Path]) -> dict[str, Tensor]:
     count = 0
     for source in sources:
         folder.verify(source)
-        for name, tensor in load_file(source / WEIGHTS).items():
-            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+        for key, tensor in load_file(source / WEIGHTS).items():
+            total[key] = total[key] + tensor.double() if key in total else tensor.double()
         count += 1
-    return {name: (tensor / count).float() for name, tensor in total.items()}
+    return {key: (tensor / count).float() for key, tensor in total.items()}
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:

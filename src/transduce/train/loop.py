@@ -68,8 +68,8 @@ def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
         Problem: the loss is no longer a number.
     """
     pool = MaskPool(plan.seed)
-    state.learner.train()
     while state.step < plan.steps:
+        state.learner.train()
         begun = time.perf_counter()
         pool.seek(state.step)
         torch.manual_seed(plan.seed * 1_000_003 + state.step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -77,6 +77,9 @@ class Plateau(ScheduleBlueprint):
         return float(self.cut**cuts)
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimiserBlueprint(Blueprint):
     """AdamW (Loshchilov 2019) and how its rate changes."""
 
@@ -84,7 +87,7 @@ class OptimiserBlueprint(Blueprint):
     """highest learning rate"""
     schedule: ScheduleBlueprint = InverseSquareRoot()
     """how the rate rises and falls"""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
     """decay of the averages of the gradient and of its square"""
     epsilon: float = Field(1e-8, gt=0)
     """added to the root of the second average"""

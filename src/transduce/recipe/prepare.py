@@ -1,0 +1,201 @@
+"""From an experiment to what training needs: codecs, encoded corpora, and what is in them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from transduce import __version__, blueprint, bundle, folder
+from transduce.data.batch import Batch, Example
+from transduce.data.lines import Skipped
+from transduce.data.store import Encoding, Store
+from transduce.data.store import prepare as encode
+from transduce.data.stream import by_length
+from transduce.experiment import Experiment
+from transduce.problem import Problem
+from transduce.text.codec import TextCodec, learn_codecs
+from transduce.train.progress import Show
+
+FREE = (  # settings that may change between the parts of a run without making it another run
+    ("train", "max_steps"),
+    ("train", "log_every"),
+    ("train", "tensorboard"),
+    ("train", "threads"),
+    ("validation", "patience"),
+    ("validation", "keep"),
+    ("validation", "average"),
+    ("data", "test"),
+    ("search",),
+    ("published",),
+)
+
+
+DEV_TOKENS = 8192  # positions of a batch when no gradient is needed
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a run, as the model sees it."""
+
+    codecs: Mapping[str, TextCodec]
+    train: Store
+    dev_store: Store
+    dev: list[Example]
+    test: list[Example]
+    counts: Mapping[str, Mapping[str, Any]]
+    longest: tuple[float, int]
+
+    def dev_batches(self) -> Iterator[Batch]:
+        """Yield the dev examples in batches of like length, for their loss."""
+        lengths = self.dev_store.lengths(np.arange(len(self.dev_store))).max(0)
+        return (self.dev_store.batch(rows) for rows in by_length(lengths, DEV_TOKENS))
+
+
+def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) -> Prepared:
+    """Learn the codecs or take those of the run, and encode the corpora (or find them encoded).
+
+    With a folder, writes there the experiment and the codecs; without, leaves nothing but the
+    encoded corpora in the cache.
+
+    Raises:
+        Problem: the data, or a run folder of another experiment.
+    """
+    if run is not None:
+        _same_experiment(experiment, run)
+    codecs = _codecs(experiment, base, run, show)
+    data = experiment.data
+    stores = {
+        name: encode(corpus, base, Encoding(codecs, data.limits, sampled=name == "train"), cache())
+        for name, corpus in (("train", data.train), ("dev", data.dev))
+    }
+    skipped = {name: store.skipped for name, store in stores.items()}
+    test: list[Example] = []
+    if data.test is not None:
+        skipped["test"] = Skipped()
+        test = list(data.test.read(base, skipped["test"]))
+    counts = {name: _counts(store) for name, store in stores.items()}
+    counts |= {"test": {"examples": len(test)}} if test else {}
+    for name, left_out in skipped.items():
+        counts[name]["skipped"] = sum(left_out.counts.values())
+        _tell(name, left_out, show)
+    counts["vocabulary"] = {name: codec.size for name, codec in codecs.items()}
+    train, dev = stores["train"], stores["dev"]
+    examples = [dev.example(index) for index in range(dev.examples)]
+    return Prepared(codecs, train, dev, examples, test, counts, _longest(train))
+
+
+def _counts(store: Store) -> dict[str, Any]:
+    """Return how much a store holds, for people and for the report."""
+    found: dict[str, Any] = {"examples": store.examples}
+    for side, counts in store.counts.items():
+        found |= {
+            f"{side}_tokens": counts.symbols,
+            f"longest_{side}": counts.longest,
+            f"unknown_{side}": counts.unknown,
+        }
+    return found
+
+
+def cache() -> Path:
+    """Return where encoded corpora are kept: $TRANSDUCE_CACHE, or the cache folder of the user."""
+    given = os.environ.get("TRANSDUCE_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "transduce"
+
+
+def environment(precision: str, device: str) -> dict[str, Any]:
+    """Return what a figure of this run depends on besides the experiment."""
+    return {
+        "transduce": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "precision": precision,
+        "command": " ".join(sys.argv),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n")
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+def _same_experiment(experiment: Experiment, run: Path) -> None:
+    """Write the experiment into a new run folder; refuse an old one of another experiment."""
+    path = run / "experiment.yaml"
+    if path.exists():
+        before = _settings(blueprint.read(path, Experiment))
+        now = _settings(experiment)
+        changed = sorted(
+            key for key in before.keys() | now.keys() if before.get(key) != now.get(key)
+        )
+        changed = [key for key in changed if not any(key[: len(free)] == free for free in FREE)]
+        if changed:
+            raise Problem(
+                f"this run was begun with other settings ({'.'.join(changed[0])} and "
+                f"{len(changed) - 1} more); choose another folder, or put them back to go on",
+                str(run),
+            )
+    run.mkdir(parents=True, exist_ok=True)
+    folder.write_text(path, blueprint.dump(experiment))
+
+
+def _settings(experiment: Experiment) -> dict[tuple[str, ...], Any]:
+    """Return every setting by its path."""
+    found: dict[tuple[str, ...], Any] = {}
+
+    def walk(value: Any, path: tuple[str, ...]) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(inner, (*path, key))
+        else:
+            found[path] = value
+
+    walk(experiment.model_dump(mode="json"), ())
+    return found
+
+
+def _codecs(
+    experiment: Experiment, base: Path, run: Path | None, show: Show
+) -> dict[str, TextCodec]:
+    kept = run / "text" if run else None
+    if kept and kept.exists():
+        folder.verify(kept)
+        return bundle.load_codecs(kept, experiment.text.joint)
+    show.say("learning the vocabulary")
+    corpus = experiment.data.train
+    sources = (example.sources["source"] for example in corpus.read(base, Skipped()))
+    targets = (text for example in corpus.read(base, Skipped()) for text in example.references)
+    codecs = learn_codecs(experiment.text, sources, targets)
+    if kept:
+        folder.write(kept, lambda fresh: bundle.save_codecs(fresh, codecs, experiment.text.joint))
+    return codecs
+
+
+def _tell(name: str, skipped: Skipped, show: Show) -> None:
+    """Say what was left out, why, and where the first ones stand."""
+    for reason, count in skipped.counts.items():
+        places = skipped.places[reason]
+        show.say(f"warning: {name}: {count} skipped ({reason}): {', '.join(places[:5])}")
+
+
+def _longest(store: Store) -> tuple[float, int]:
+    """Return how long an answer can get: all but one in a thousand training examples, and ten."""
+    source, target = store.lengths(np.arange(len(store)))
+    return float(np.quantile(target / source, 0.999)), 10

@@ -1,0 +1,130 @@
+"""What is done with a trained model: lines in, lines out; scores; a check of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import Field
+
+from transduce import folder
+from transduce.blueprint import Blueprint, override, read
+from transduce.bundle import is_bundle
+from transduce.data.lines import Skipped, read_lines
+from transduce.evaluate import BleuBlueprint, ChrfBlueprint, MetricBlueprint, Score
+from transduce.experiment import Experiment
+from transduce.problem import Problem
+from transduce.recipe.init import corpus
+from transduce.recipe.validate import predict_and_score
+from transduce.search.interface import SearchBlueprint
+from transduce.transducer import Result, Transducer
+
+BOOTSTRAP = 1000  # resamples behind a confidence interval
+
+
+class PredictBlueprint(Blueprint):
+    """What can be changed about prediction."""
+
+    search: SearchBlueprint
+    """how to look for the answer"""
+
+
+class EvaluateBlueprint(PredictBlueprint):
+    """What can be changed about evaluation."""
+
+    metrics: tuple[MetricBlueprint, ...] = Field((BleuBlueprint(), ChrfBlueprint()), min_length=1)
+    """what to score with"""
+
+
+def predict(
+    run: Path,
+    lines: Iterable[str],
+    changes: Sequence[str] = (),
+    *,
+    best: int = 1,
+    scores: bool = False,
+    block: int = 4096,
+) -> Iterator[str]:
+    """Yield one line for each line, in order; ``block`` lines are read, then answered.
+
+    With ``scores`` the score and a tab stand before the text. With ``best`` above 1 there are up to
+    that many answers, a line each, behind the number of the line that they answer and a tab.
+
+    Raises:
+        Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
+    """
+    model = Transducer.load(run)
+    search = override(PredictBlueprint(search=model.search), changes).search
+    waiting, number = iter(lines), 0
+    while texts := list(islice(waiting, block)):
+        for result in model(texts, search, alternatives=best - 1):
+            number += 1
+            for answer in (result, *result.alternatives[: best - 1]):
+                yield _row(answer, number if best > 1 else None, scores)
+
+
+def _row(answer: Result, number: int | None, scores: bool) -> str:
+    text = answer.text.replace("\n", " ")  # a line stays a line
+    columns = [f"{number}"] if number else []
+    columns += [f"{answer.score:.4f}"] if scores else []
+    return "\t".join([*columns, text])
+
+
+def texts_of(source: BinaryIO | Path) -> Iterator[str]:
+    """Yield the lines of a file or of a stream such as standard input.
+
+    Raises:
+        Problem: they are not UTF-8.
+    """
+    if isinstance(source, Path):
+        for line in read_lines(source):
+            if line.fault:
+                raise line.fault.problem()
+            yield line.text
+        return
+    for number, content in enumerate(source, 1):
+        try:
+            yield content.decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise Problem(
+                "not UTF-8; convert it, for instance by iconv", f"stdin:{number}"
+            ) from None
+
+
+def evaluate(run: Path, data: Sequence[Path], changes: Sequence[str] = ()) -> list[Score]:
+    """Score a model on a table or on two parallel files; rows with the same source are references.
+
+    The metrics are those of the run, or BLEU and chrF for a model without its run.
+
+    Raises:
+        Problem: there is no sound model, the data is faulty, or a change is no right one.
+    """
+    model = Transducer.load(run)
+    setting = EvaluateBlueprint(search=model.search)
+    if (run / "experiment.yaml").exists():
+        metrics = read(run / "experiment.yaml", Experiment).metrics
+        setting = EvaluateBlueprint(search=model.search, metrics=metrics)
+    setting = override(setting, changes)
+    base = Path.cwd()
+    grouped = corpus(data, base).model_copy(update={"group": True})
+    examples = list(grouped.read(base, Skipped()))
+    built = [metric.build() for metric in setting.metrics]
+    return predict_and_score(model, examples, built, setting.search, BOOTSTRAP)[1]
+
+
+def verify(path: Path) -> str:
+    """Check the files of a model, or of all that a run has saved, against their checksums.
+
+    Raises:
+        Problem: a file is damaged or missing, or there is no model.
+    """
+    folders = {manifest.parent for manifest in path.rglob(folder.MANIFEST)}
+    folders |= {inner for inner in (path, path / "model") if is_bundle(inner)}
+    if not folders:
+        raise Problem("there is no model here; name the folder of a run or of a model", str(path))
+    for inner in sorted(folders):
+        folder.verify(inner)
+    count = sum(len(folder.read_json(inner / folder.MANIFEST)["files"]) for inner in folders)
+    return f"all {count} files in {len(folders)} folders are as they were written"
