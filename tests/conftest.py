@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 torch.set_num_threads(1)
+settings.register_profile("transduce", deadline=None)  # a busy machine is no failure
+settings.load_profile("transduce")
 
 
 @pytest.fixture

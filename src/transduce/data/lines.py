@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from gzip import BadGzipFile, GzipFile
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from transduce.problem import Problem, nearest
 
@@ -60,10 +61,8 @@ def read_lines(path: Path) -> Iterator[Line]:
         Problem: the file cannot be read as a whole: missing, no file, UTF-16, damaged gzip.
     """
     number = offset = 0
-    if path.exists() and not path.is_file():  # a pipe would wait for ever
-        raise Problem("this is no ordinary file; name one", str(path))
     try:
-        with path.open("rb") as raw:
+        with open_file(path) as raw:
             file = _unpacked(raw, path)
             while content := file.readline(LONGEST):
                 number += 1
@@ -71,20 +70,34 @@ def read_lines(path: Path) -> Iterator[Line]:
                 offset += len(content)
                 while not content.endswith(b"\n") and (content := file.readline(LONGEST)):
                     offset += len(content)
-    except FileNotFoundError:
-        raise _missing(path) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+    except (EOFError, zlib.error, BadGzipFile):
         what = "the gzip file is cut off or damaged here; fetch it again"
         raise Problem(what, f"{path}:{number + 1}") from None
     except OSError as error:
         raise Problem(f"cannot be read: {error.strerror}", str(path)) from None
 
 
-def _unpacked(raw: BinaryIO, path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
+    """Open a file to read its bytes.
+
+    Raises:
+        Problem: it is missing, is no file, or may not be read.
+    """
+    if path.exists() and not path.is_file():  # a pipe would wait for ever
+        raise Problem("this is no ordinary file; name one", str(path))
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except OSError as error:
+        raise Problem(f"cannot be read: {error.strerror}", str(path)) from None
+
+
+def _unpacked(raw: BufferedReader, path: Path) -> BufferedReader | GzipFile:
     start = raw.read(4)
     raw.seek(0)
     if start.startswith(b"\x1f\x8b"):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+        return GzipFile(fileobj=raw)
     if path.suffix == ".gz":
         raise Problem("this is no gzip file; fetch it again or rename it", str(path))
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -1,0 +1,303 @@
+"""A corpus encoded once: arrays on disk, in a folder named by all that went into them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from transduce import folder
+from transduce.blueprint import Blueprint
+from transduce.data.batch import Batch, Example
+from transduce.data.lines import Fault, Skipped, open_file
+from transduce.data.ragged import Ragged, RaggedWriter
+from transduce.data.read import CorpusBlueprint
+from transduce.problem import Problem
+from transduce.text.codec import TextCodec
+from transduce.text.vocabulary import BOS, EOS, UNK
+
+FORMAT = 1  # of the files; raise it whenever the same corpus is to be encoded anew
+TARGET = "target"  # the codec of that name is the target's, any other one that of a source
+FACTS = "facts.json"
+
+Picks = Mapping[str, NDArray[np.int64]]  # for each sampled side, the variant of each row
+
+
+class LimitsBlueprint(Blueprint):
+    """The most symbols that a text may have; a longer one is a fault, and never cut."""
+
+    source: int = Field(1024, ge=1)
+    """In a source."""
+    target: int = Field(1024, ge=1)
+    """In a target."""
+
+
+class Counts(Blueprint):
+    """How much there is on one side; symbols without BOS and EOS."""
+
+    texts: int
+    symbols: int
+    unknown: int
+    longest: int
+
+
+class Facts(Blueprint):
+    """What the arrays of a store do not say themselves."""
+
+    examples: int
+    rows: int
+    dtypes: dict[str, str]
+    variants: dict[str, int]
+    counts: dict[str, Counts]
+    skipped: dict[str, int]
+    places: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Store:
+    """An encoded corpus, mapped into memory.
+
+    A row is a source with one of its references: an example with three references is three rows.
+    """
+
+    fingerprint: str  # of all that the content follows from
+    facts: Facts
+    symbols: dict[str, Ragged]  # of each side, the variants of a text adjacent; target last
+    texts: dict[str, Ragged]
+    places: Ragged
+    first: NDArray[np.int64] = field(repr=False)  # row of each example, then the number of rows
+
+    def __len__(self) -> int:
+        return self.facts.rows
+
+    @property
+    def examples(self) -> int:
+        """The number of examples."""
+        return self.facts.examples
+
+    @property
+    def variants(self) -> dict[str, int]:
+        """The number of encodings of each text on each side."""
+        return self.facts.variants
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """How much there is on each side."""
+        return self.facts.counts
+
+    @property
+    def skipped(self) -> Skipped:
+        """What was left out of the corpus."""
+        return Skipped(Counter(self.facts.skipped), self.facts.places)
+
+    def lengths(self, rows: NDArray[np.int64], picks: Picks | None = None) -> NDArray[np.int64]:
+        """Return an array (sides, rows), the target last: the positions that a model sees.
+
+        EOS counts; BOS does not, because a target is read without its last symbol.
+        """
+        lengths = {
+            side: array.lengths(self._places(side, rows, picks))
+            for side, array in self.symbols.items()
+        }
+        lengths[TARGET] -= 1
+        return np.stack(list(lengths.values()))
+
+    def batch(self, rows: NDArray[np.int64], picks: Picks | None = None) -> Batch:
+        """Return rows side by side; they are the ``index`` of the batch."""
+        gathered = {
+            side: array.gather(self._places(side, rows, picks))
+            for side, array in self.symbols.items()
+        }
+        target = gathered.pop(TARGET)
+        return Batch(gathered, target, torch.from_numpy(rows))
+
+    def sources(self, examples: NDArray[np.int64]) -> Batch:
+        """Return the sources of examples, without targets; ``index`` are the examples."""
+        return Batch(self.batch(self.first[examples]).sources, None, torch.from_numpy(examples))
+
+    def example(self, index: int) -> Example:
+        """Return an example as it was read."""
+        sources = {side: text.text(index) for side, text in self.texts.items() if side != TARGET}
+        rows = range(self.first[index], self.first[index + 1])
+        references = tuple(self.texts[TARGET].text(row) for row in rows)
+        return Example(sources, references, self.places.text(index))
+
+    def _places(self, side: str, rows: NDArray[np.int64], picks: Picks | None) -> NDArray[np.int64]:
+        """Return where the encodings of rows stand on one side."""
+        if side != TARGET:
+            rows = np.searchsorted(self.first, rows, side="right") - 1
+        places = rows * self.variants[side]
+        return places + picks[side] if picks and side in picks else places
+
+
+class Encoded(NamedTuple):
+    """A text of one side."""
+
+    side: str
+    text: str
+    variants: list[list[int]]  # the best one first
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How examples become rows of symbols."""
+
+    codecs: Mapping[str, TextCodec]  # of the sources and of the target
+    limits: LimitsBlueprint
+    sampled: bool = False  # store the variants that the codecs want for training
+
+    def variants(self, side: str) -> int:
+        """Return how many encodings of each text are stored."""
+        return self.codecs[side].variants if self.sampled else 1
+
+    def encode(self, example: Example) -> list[Encoded] | Fault:
+        """Encode the sources and all references."""
+        texts = [*example.sources.items(), *((TARGET, text) for text in example.references)]
+        encoded = []
+        for side, text in texts:
+            most = self.limits.target if side == TARGET else self.limits.source
+            best, *others = self.codecs[side].alternatives(text, self.variants(side), seed=0)
+            if len(best) > most:
+                what = f"the {side} has {len(best)} symbols, more than {most}"
+                what += "; shorten it, raise the limit, or skip bad lines"
+                return Fault(example.place, f"too many symbols in a {side}", what)
+            fitting = [other if len(other) <= most else best for other in others]
+            encoded.append(Encoded(side, text, [best, *fitting]))
+        return encoded
+
+
+def prepare(corpus: CorpusBlueprint, base: Path, encoding: Encoding, cache: Path) -> Store:
+    """Open the store of a corpus in the folder ``cache``; make it if it is not there.
+
+    The corpus is hashed every time and read only once: a store is found by the content of the
+    files, the settings of the corpus, and the encoding. Making it takes little memory, and a store
+    is there whole or not at all.
+
+    Raises:
+        Problem: the corpus cannot be read, or the store is damaged.
+    """
+    fingerprint = _fingerprint(corpus, base, encoding)
+    target = cache / fingerprint[:32]
+    if not target.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with _alone(cache):
+            if not target.exists():
+                folder.write(target, partial(_encode, corpus, base, encoding))
+    return _open(target, fingerprint)
+
+
+def _fingerprint(corpus: CorpusBlueprint, base: Path, encoding: Encoding) -> str:
+    hashes = []
+    for name in corpus.files:
+        with open_file(base / name) as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    parts = {
+        "format": FORMAT,
+        "files": hashes,
+        "corpus": corpus.model_dump(mode="json"),
+        "limits": encoding.limits.model_dump(mode="json"),
+        "codecs": {
+            side: [codec.fingerprint, encoding.variants(side)]
+            for side, codec in encoding.codecs.items()
+        },
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Let no other process make a store here; the lock ends with the process at the latest."""
+    import fcntl
+
+    with (cache / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _open(path: Path, fingerprint: str) -> Store:
+    try:
+        facts = Facts.model_validate_json((path / FACTS).read_bytes())
+        first = np.asarray(np.memmap(path / "first", "<i8", "r"))
+    except (OSError, ValueError) as error:
+        what = f"this is no store ({error.__class__.__name__}); delete the folder, it is made anew"
+        raise Problem(what, str(path)) from None
+    texts, symbols = {}, {}
+    for side, dtype in facts.dtypes.items():
+        count = facts.counts[side].texts
+        texts[side] = Ragged.open(path, f"{side}.text", "u1", count)
+        symbols[side] = Ragged.open(path, side, dtype, count * facts.variants[side])
+    places = Ragged.open(path, "places", "u1", facts.examples)
+    return Store(fingerprint, facts, symbols, texts, places, first)
+
+
+class _Side:
+    """Writes the texts of one side and counts them."""
+
+    def __init__(self, path: Path, side: str, encoding: Encoding, files: ExitStack) -> None:
+        self.side, self.encoding = side, encoding
+        self.dtype = "<u2" if encoding.codecs[side].size <= 2**16 else "<u4"
+        self.symbols = files.enter_context(RaggedWriter(path, side, self.dtype))
+        self.text = files.enter_context(RaggedWriter(path, f"{side}.text", "u1"))
+        self.texts = self.count = self.unknown = self.longest = 0
+
+    def add(self, text: str, variants: list[list[int]]) -> None:
+        start = [BOS] if self.side == TARGET else []
+        for ids in variants:
+            self.symbols.add([*start, *ids, EOS])
+        self.text.add(text.encode())
+        self.texts += 1
+        self.count += len(variants[0])
+        self.unknown += variants[0].count(UNK)
+        self.longest = max(self.longest, len(variants[0]))
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(
+            texts=self.texts, symbols=self.count, unknown=self.unknown, longest=self.longest
+        )
+
+
+def _encode(corpus: CorpusBlueprint, base: Path, encoding: Encoding, path: Path) -> None:
+    """Fill the folder ``path`` with the arrays of a corpus."""
+    names = [*(side for side in encoding.codecs if side != TARGET), TARGET]
+    skipped = Skipped()
+    examples = rows = 0
+    with ExitStack() as files:
+        sides = {name: _Side(path, name, encoding, files) for name in names}
+        places = files.enter_context(RaggedWriter(path, "places", "u1"))
+        first = files.enter_context((path / "first").open("wb"))
+        for example in corpus.read(base, skipped):
+            encoded = encoding.encode(example)
+            if isinstance(encoded, Fault):
+                corpus.refuse(encoded, skipped)
+                continue
+            for one in encoded:
+                sides[one.side].add(one.text, one.variants)
+            places.add(example.place.encode())
+            first.write(rows.to_bytes(8, "little"))
+            examples += 1
+            rows += len(example.references)
+        first.write(rows.to_bytes(8, "little"))
+    if not examples:
+        raise Problem("no example is left of it", str(base / corpus.files[0]))
+    facts = Facts(
+        examples=examples,
+        rows=rows,
+        dtypes={name: side.dtype for name, side in sides.items()},
+        variants={name: encoding.variants(name) for name in names},
+        counts={name: side.counts for name, side in sides.items()},
+        skipped=dict(skipped.counts),
+        places=skipped.places,
+    )
+    (path / FACTS).write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,185 @@
+"""The order of training: the rows of batch number n are a function of (corpus, settings, seed, n).
+
+An epoch is a random permutation of all rows, cut into pools. The rows of a pool are sorted by
+length and cut into batches of about the same number of positions, and these are shuffled. So
+nothing is dropped, little is padded, and to resume is to seek.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from transduce.blueprint import Blueprint
+from transduce.data.batch import Batch
+from transduce.data.shuffle import permute, scramble
+from transduce.data.store import Store
+
+ROWS, TIES, BATCHES, VARIANTS = range(4)  # what is random, each by itself
+
+
+class BatchBlueprint(Blueprint):
+    """How rows become batches."""
+
+    tokens: int = Field(4096, ge=1)
+    """The most positions of a batch, rows times its longest source or target; a single row that
+    is longer is a batch of its own."""
+    pool: int = Field(1_000_000, ge=1)
+    """The most rows that are sorted by length together."""
+
+
+class Position(NamedTuple):
+    """A place in the endless stream of batches."""
+
+    epoch: int
+    batch: int
+
+
+START = Position(0, 0)
+
+
+class Choice(NamedTuple):
+    """The rows of a batch, and the variant of each on every side that has several."""
+
+    rows: NDArray[np.int64]
+    picks: dict[str, NDArray[np.int64]]
+
+
+class Fill(NamedTuple):
+    """How well the batches of an epoch are filled."""
+
+    batches: int
+    real: int  # positions that hold a symbol
+    padded: int  # positions in all
+
+
+def batches(
+    store: Store, blueprint: BatchBlueprint, seed: int, start: Position = START
+) -> Iterator[tuple[Position, Batch]]:
+    """Yield the batches from ``start`` on, without end, each with the position after it.
+
+    Raises:
+        ValueError: there is no such position.
+    """
+    for position, choice in choices(store, blueprint, seed, start):
+        yield position, store.batch(*choice)
+
+
+def choices(
+    store: Store, blueprint: BatchBlueprint, seed: int, start: Position = START
+) -> Iterator[tuple[Position, Choice]]:
+    """Yield what the batches are made of; like ``batches``, but no symbol is read."""
+    order = _Order(store, blueprint, seed)
+    epoch, skipped = start
+    while True:
+        number = 0  # of the pool's first batch
+        for pool in range(order.pools):
+            found = order.pool(epoch, pool)
+            for place in range(max(0, skipped - number), len(found)):
+                ends = pool == order.pools - 1 and place == len(found) - 1
+                after = Position(epoch + 1, 0) if ends else Position(epoch, number + place + 1)
+                yield after, found[place]
+            number += len(found)
+        if skipped > number:
+            raise ValueError(f"epoch {epoch} has {number} batches, there is no {skipped}")
+        epoch, skipped = epoch + 1, 0
+
+
+def fill(store: Store, blueprint: BatchBlueprint, seed: int, epoch: int = 0) -> Fill:
+    """Return how well the batches of an epoch are filled, all sides together."""
+    order = _Order(store, blueprint, seed)
+    count = real = padded = 0
+    for pool in range(order.pools):
+        for choice in order.pool(epoch, pool):
+            lengths = store.lengths(*choice)
+            count += 1
+            real += int(lengths.sum())
+            padded += int(lengths.max(axis=1).sum()) * lengths.shape[1]
+    return Fill(count, real, padded)
+
+
+def by_length(
+    lengths: NDArray[np.int64], tokens: int, rows: int | None = None
+) -> list[NDArray[np.int64]]:
+    """Cut things of these lengths into batches for prediction, the longest first.
+
+    A batch has ``tokens`` positions and ``rows`` rows at most; one thing that is longer is a batch
+    of its own.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    starts = _cut(lengths[order], tokens, rows)
+    return [order[start:end] for start, end in pairwise([*starts, len(order)])]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The batches of every epoch, a pool at a time."""
+
+    store: Store
+    blueprint: BatchBlueprint
+    seed: int
+
+    @property
+    def pools(self) -> int:
+        return -(-len(self.store) // self.blueprint.pool)
+
+    def pool(self, epoch: int, number: int) -> list[Choice]:
+        size, key = len(self.store), (self.seed, epoch)
+        first, last = (size * n // self.pools for n in (number, number + 1))  # pools are even
+        rows = permute(np.arange(first, last), size, *key, ROWS)
+        picks = self._picks(rows, epoch)
+        sides = self.store.lengths(rows, picks)
+        order, starts = _sorted(sides, scramble(rows, *key, TIES), self.blueprint.tokens)
+        rows, picks = rows[order], {side: picked[order] for side, picked in picks.items()}
+        cuts = [slice(*ends) for ends in pairwise([*starts, len(rows)])]
+        turn = np.argsort(scramble(np.arange(len(cuts)), *key, BATCHES, number), kind="stable")
+        return [
+            Choice(rows[cut], {side: picked[cut] for side, picked in picks.items()})
+            for cut in (cuts[index] for index in turn)
+        ]
+
+    def _picks(self, rows: NDArray[np.int64], epoch: int) -> dict[str, NDArray[np.int64]]:
+        several = [(side, count) for side, count in self.store.variants.items() if count > 1]
+        return {
+            side: (scramble(rows, self.seed, epoch, VARIANTS, n) % np.uint64(count)).astype(
+                np.int64
+            )
+            for n, (side, count) in enumerate(several)
+        }
+
+
+def _sorted(
+    sides: NDArray[np.int64], ties: NDArray[np.uint64], tokens: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the order of rows that needs the least padding, and where its batches start.
+
+    Small batches are best sorted by target, then source; large ones by the longer of the two.
+    """
+    longest = sides.max(axis=0)
+    found = []
+    for keys in ((ties, *sides), (ties, sides.sum(axis=0), longest)):
+        order = np.lexsort(keys)
+        starts = _cut(longest[order], tokens)
+        widths = np.maximum.reduceat(sides[:, order], starts, axis=1).sum(axis=0)
+        padded = int((widths * np.diff([*starts, len(order)])).sum())
+        found.append((padded, order, starts))
+    _, order, starts = min(found, key=lambda one: one[0])
+    return order, starts
+
+
+def _cut(lengths: NDArray[np.int64], tokens: int, rows: int | None = None) -> NDArray[np.int64]:
+    """Return where batches start if as many neighbours as fit go into each."""
+    starts, start = [], 0
+    while start < len(lengths):
+        starts.append(start)
+        most = max(1, min(tokens // int(lengths[start]), rows or len(lengths)))
+        widths = np.maximum.accumulate(lengths[start : start + most])
+        fitting = np.searchsorted(widths * np.arange(1, len(widths) + 1), tokens, side="right")
+        start += max(1, int(fitting))
+    return np.array(starts)
