@@ -108,7 +108,8 @@ def reference_beam(search: Beam, scorer: Scorer, given: Task, row: int) -> list[
             break
     exponent = search.normalisation.exponent  # type: ignore[attr-defined]
     finished.sort(key=lambda c: -c.log_prob / len(c.tokens) ** exponent)
-    return [c for c in finished + last if c.tokens][: search.n_best]
+    spare = last if not finished or len(last[0].tokens) == limit else []
+    return [c for c in finished + spare if c.tokens][: search.n_best]
 
 
 @pytest.mark.parametrize("name", ["table", "recurrent", "without eos", "with holes"])
@@ -216,23 +217,53 @@ def test_nothing_to_say() -> None:
         assert (found.log_probs == -torch.inf).all()
 
 
-def test_a_dead_end_keeps_what_came_before() -> None:
-    # Of four symbols only 3 is possible, and after the second 3 nothing.
-    class Ends(Table):
-        def extend(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-            read = torch.stack([state.prefix + n + 1 for n in range(tokens.shape[1])], 1)
-            log_probs = torch.full((*tokens.shape, 4), -torch.inf)
-            log_probs[..., 3] = torch.where(read < 3, -0.5, -torch.inf)
-            return log_probs, state._replace(prefix=read[:, -1])
+class Script(Table):
+    """What follows depends on the number of tokens read, and on nothing else."""
 
-    scorer = Ends(4)
-    given = task(2, 4, 4)
-    begin, limit = given.prompt[:, :1], torch.tensor([6, 1])
-    for search in (Greedy(), Beam(width=3)):
-        found = search(scorer, scorer.encode(given.sources), begin, limit)
-        assert found.lengths.tolist() == [[2], [1]]
-        assert found.log_probs.tolist() == [[-1.0], [-0.5]]
-        assert not found.finished.any()
+    def __init__(self, steps: list[dict[int, float]]) -> None:
+        super().__init__(4)
+        self.steps = torch.full((len(steps) + 1, 4), -torch.inf)
+        for step, probabilities in enumerate(steps):
+            for symbol, probability in probabilities.items():
+                self.steps[step, symbol] = math.log(probability)
+
+    def extend(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        read = state.prefix[:, None] + torch.arange(tokens.shape[1])
+        return self.steps[read], state._replace(prefix=state.prefix + tokens.shape[1])
+
+
+def answers(search: SearchBlueprint, scorer: Scorer, limit: int) -> tuple[list[list[int]], Tensor]:
+    """Return the strings of the one source there is, and whether each has finished."""
+    given = task(1, 4, 4)
+    memory, most = scorer.encode(given.sources), torch.tensor([limit])
+    found = search(scorer, memory, given.prompt[:, :1], most)
+    lengths = found.lengths[0].tolist()
+    return [found.tokens[0, k, :n].tolist() for k, n in enumerate(lengths)], found.finished[0]
+
+
+@pytest.mark.parametrize("search", [Greedy(), Beam(width=3)], ids=str)
+def test_a_dead_end_keeps_what_came_before(search: SearchBlueprint) -> None:
+    scorer = Script([{3: 1.0}, {3: 0.5}, {}])
+    for limit, wanted in ((6, [3, 3]), (1, [3])):
+        strings, finished = answers(search, scorer, limit)
+        assert strings == [wanted]
+        assert not finished.any()
+
+
+@pytest.mark.parametrize("limit", [2, 4])
+def test_where_all_must_end_nothing_else_is_returned(limit: int) -> None:
+    scorer = Script([{3: 0.5, 0: 0.5}, {EOS: 1.0}])
+    strings, finished = answers(Beam(width=3, n_best=3), scorer, limit)
+    assert strings == [[0, EOS], [3, EOS], []]
+    assert finished.tolist() == [True, True, False]
+
+
+def test_an_answer_that_pays_off_late_is_waited_for() -> None:
+    # The mean of the long answer overtakes that of the short one with its last token only.
+    scorer = Script([{EOS: 0.5, 3: 0.05}, *[{3: 1.0}] * 3, {EOS: 1.0}])
+    assert answers(Beam(width=2), scorer, 5)[0] == [[3, 3, 3, 3, EOS]]
+    scorer = Script([{EOS: 0.5, 3: 0.05}, *[{3: 1.0}] * 2, {EOS: 1.0}])
+    assert answers(Beam(width=2), scorer, 5)[0] == [[EOS]]
 
 
 def test_equal_tokens_lowest_first() -> None:

@@ -74,7 +74,8 @@ class Beam(SearchBlueprint):
             own = positions(self.width, limit.device).clamp(max=rows.width - 1)
             parents = step.parents.gather(1, step.slots).where(live > -torch.inf, own)
             rows = rows.extend(going, parents, step.tokens.gather(1, step.slots))
-        return self._collect(Trace(*(torch.stack(parts) for parts in zip(*steps, strict=True))))
+        trace = Trace(*(torch.stack(parts) for parts in zip(*steps, strict=True)))
+        return self._collect(trace, limit)
 
     def _weigh(
         self,
@@ -106,7 +107,7 @@ class Beam(SearchBlueprint):
         )
         return step, going[:, : self.width]
 
-    def _collect(self, trace: Trace) -> Hypotheses:
+    def _collect(self, trace: Trace, limit: Int[Tensor, "B"]) -> Hypotheses:
         """Choose from all that has finished; where that is not enough, from what lived last."""
         steps, _, candidates = trace.tokens.shape
         lengths = torch.arange(1, steps + 1, device=trace.tokens.device)[:, None, None]
@@ -115,12 +116,15 @@ class Beam(SearchBlueprint):
         done, index = rank(done.transpose(0, 1).flatten(1))
         done, index = done[:, : self.n_best], index[:, : self.n_best]
 
-        # The beam of the last step that had one: at the limit, or before all ways were barred.
+        # The last beam of a source is unfinished if it hit the limit. If it ran into a dead end,
+        # it is better than nothing.
         live = scores.masked_fill(trace.tokens == self.eos, -torch.inf).gather(2, trace.slots)
         last = ((live > -torch.inf).any(2) * lengths[:, :, 0]).amax(0) - 1
         sources = torch.arange(len(last), device=last.device)
         at_last = last.clamp(min=0), sources
-        scores = torch.cat([done, live[at_last]], 1)
+        unfinished = (last + 1 == limit) | (done[:, 0] == -torch.inf)
+        spare = live[at_last].masked_fill(~unfinished[:, None], -torch.inf)
+        scores = torch.cat([done, spare], 1)
         ends = torch.cat([index // candidates, last[:, None].expand(-1, self.width)], 1)
         ranks = torch.cat([index % candidates, trace.slots[at_last]], 1)
 
