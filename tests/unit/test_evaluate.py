@@ -238,12 +238,10 @@ def test_what_cannot_be_scored_is_a_problem() -> None:
 
 
 def test_a_missing_package_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("rouge_score.rouge_scorer", "rouge_score.tokenizers", "rapidfuzz.distance"):
+    for module in ("rouge_score.rouge_scorer", "rouge_score.tokenizers"):
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setitem(sys.modules, "rapidfuzz.distance.Levenshtein", None)
-    for blueprint in (RougeBlueprint(), WordErrorRateBlueprint()):
-        with pytest.raises(Problem, match=r"pip install 'transduce\[metrics\]'"):
-            blueprint.build()
+    with pytest.raises(Problem, match=r"pip install 'transduce\[metrics\]'"):
+        RougeBlueprint().build()
 
 
 def test_every_metric_takes_any_number_of_references() -> None:

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
+from rapidfuzz.distance import Levenshtein
 
 from transduce.evaluate.metrics import SEED, Metric, MetricBlueprint, References, describe
-from transduce.problem import optional
 
 Unit = Literal["word", "character", "phone"]
 
@@ -85,7 +85,6 @@ class ErrorRate(Metric):
     def __init__(self, unit: Unit, lowercase: bool) -> None:
         self.name = {"word": "WER", "character": "CER", "phone": "PER"}[unit]
         self._unit, self._lowercase = unit, lowercase
-        self._edits = optional("rapidfuzz.distance.Levenshtein", "metrics").distance
 
     def measure(
         self, hypotheses: Sequence[str], references: References
@@ -95,7 +94,9 @@ class ErrorRate(Metric):
         for text, segment in zip(hypotheses, references, strict=True):
             found = self._units(text)
             wanted = map(self._units, segment)
-            edits, length = min((self._edits(units, found), -len(units)) for units in wanted)
+            edits, length = min(
+                (Levenshtein.distance(units, found), -len(units)) for units in wanted
+            )
             rows.append((edits, -length))
         return rows
 

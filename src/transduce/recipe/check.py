@@ -42,6 +42,7 @@ def _corpus(name: str, prepared: Prepared) -> str:
         return ""
     examples = facts.pop("examples")
     skipped = facts.pop("skipped")
+    facts.pop("fingerprint", None)
     shown = ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in facts.items())
     left_out = f"; {skipped:,} left out" if skipped else ""
     return f"{name}: {examples:,} examples{f' ({shown})' if shown else ''}{left_out}"

@@ -88,6 +88,9 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
         counts[name]["skipped"] = sum(left_out.counts.values())
         _tell(name, left_out, show)
     counts["vocabulary"] = {name: codec.size for name, codec in codecs.items()}
+    counts["train"]["fingerprint"] = stores["train"].fingerprint
+    if run is not None:
+        _same_data(stores["train"], run)
     train, dev = stores["train"], stores["dev"]
     examples = [dev.example(index) for index in range(dev.examples)]
     return Prepared(codecs, train, dev, examples, test, counts, _longest(train))
@@ -154,6 +157,17 @@ def _same_experiment(experiment: Experiment, run: Path) -> None:
             )
     run.mkdir(parents=True, exist_ok=True)
     folder.write_text(path, blueprint.dump(experiment))
+
+
+def _same_data(store: Store, run: Path) -> None:
+    """Refuse to go on with a run whose training data has changed."""
+    path = run / "data.json"
+    if path.exists() and folder.read_json(path)["train"]["fingerprint"] != store.fingerprint:
+        raise Problem(
+            "the training data is not what it was when this run began; choose another folder, or "
+            "put the data back to go on",
+            str(run),
+        )
 
 
 def _settings(experiment: Experiment) -> dict[tuple[str, ...], Any]:
