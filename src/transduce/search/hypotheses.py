@@ -31,9 +31,9 @@ class Trace(NamedTuple):
 class Hypotheses(NamedTuple):
     """The K best hypotheses of each of B sources, best first.
 
-    Finished ones (they end with eos) come before unfinished ones, which the limit cut off (or, where
-    nothing finished, which could not go on at all). Where there are fewer than K, the rest has
-    length 0 and scores -inf.
+    Finished ones (they end with eos) come before those that the limit cut off; where nothing has
+    finished and nothing could go on, the last that were alive are returned as unfinished. Where
+    there are fewer than K, the rest has length 0 and scores -inf.
     """
 
     tokens: Int[Tensor, "B K T"]  # without the prompt, with eos
