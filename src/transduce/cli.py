@@ -1,0 +1,211 @@
+"""The command line: one function per verb, each of which calls one function of the package."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from transduce import __version__
+from transduce.problem import Problem
+
+if TYPE_CHECKING:
+    from transduce.experiment import Experiment
+
+app = typer.Typer(
+    help="Train, understand and ship encoder-decoder models of every kind.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help is there at once
+)
+
+Config = Annotated[Path, typer.Argument(metavar="EXPERIMENT.yaml", help="The configuration.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Changes to it, such as train.max_steps=1000."),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or of a model.")]
+SearchChanges = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Changes, such as search.width=8."),
+]
+Beam = Annotated[int | None, typer.Option(min=1, metavar="N", help="Beam search of this width.")]
+Greedy = Annotated[bool, typer.Option("--greedy", help="Greedy search.")]
+
+
+def main() -> None:
+    """Run the command line; what the user can put right is a message, and exit code 2."""
+    try:
+        app(prog_name="transduce")
+    except Problem as problem:
+        typer.echo(str(problem), err=True)
+        sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"transduce {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def transduce(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Train, understand and ship encoder-decoder models of every kind."""
+
+
+@app.command()
+def quickstart(
+    changes: Changes = None,
+    task: Annotated[
+        str, typer.Option(help="data-to-text, translation or pronunciation.")
+    ] = "data-to-text",
+    run: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/quickstart"),
+) -> None:
+    """Train a model on data that comes along."""
+    from transduce.quickstart import quickstart
+    from transduce.train.progress import Show
+
+    raise typer.Exit(quickstart(task, run, changes or (), Show()))
+
+
+@app.command()
+def init(
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA",
+            help="Train, dev and test data: each a table (.tsv, .csv, .jsonl) or two text files.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write.")],
+) -> None:
+    """Write a configuration sized to your data."""
+    from transduce.recipe.init import init
+
+    typer.echo(init(data, out))
+
+
+@app.command()
+def check(experiment: Config, changes: Changes = None) -> None:
+    """Say what training would find, and train nothing."""
+    from transduce.recipe.check import check
+    from transduce.train.progress import Show
+
+    typer.echo(check(_read(experiment, changes), experiment.parent, Show()))
+
+
+@app.command()
+def train(
+    experiment: Config,
+    changes: Changes = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run. [default: runs/EXPERIMENT]")
+    ] = None,
+) -> None:
+    """Train a model, or go on where a run stopped."""
+    from transduce.recipe import train
+    from transduce.train.progress import Show
+
+    folder = run or Path("runs", experiment.stem)
+    raise typer.Exit(train(_read(experiment, changes), experiment.parent, folder, Show()))
+
+
+def _read(path: Path, changes: Sequence[str] | None) -> Experiment:
+    from transduce.blueprint import read
+    from transduce.experiment import Experiment
+
+    if path.suffix not in (".yaml", ".yml"):
+        what = f"no configuration (.yaml); for data, first: transduce init {path} -o my.yaml"
+        raise Problem(what, str(path))
+    return read(path, Experiment, changes or ())
+
+
+@app.command()
+def predict(
+    run: Run,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE|KEY=VALUE",
+            help="Text, a line each (standard input if left out), and changes, such as "
+            "search.width=8.",
+        ),
+    ] = None,
+    beam: Beam = None,
+    greedy: Greedy = False,
+    nbest: Annotated[
+        int, typer.Option(min=1, metavar="N", help="N answers, behind the number of their line.")
+    ] = 1,
+    scores: Annotated[bool, typer.Option("--scores", help="The score before each text.")] = False,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Lines to read before answering them.")
+    ] = 4096,
+) -> None:
+    """Answer every line by a line, in order."""
+    from transduce.recipe.use import predict, texts_of
+
+    changes = [argument for argument in arguments or () if "=" in argument]
+    files = [argument for argument in arguments or () if "=" not in argument and argument != "-"]
+    if len(files) > 1:
+        raise Problem(
+            "one file at a time; for several use: cat FILES | transduce predict RUN", files[1]
+        )
+    lines = texts_of(Path(files[0]) if files else sys.stdin.buffer)
+    if not files and sys.stdin.isatty():
+        batch = 1
+    changes = [*_search(beam, greedy), *changes]
+    for answer in predict(run, lines, changes, best=nbest, scores=scores, block=batch):
+        typer.echo(answer.encode())
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Annotated[
+        list[Path], typer.Option(help="A table (.tsv, .csv, .jsonl), or twice for two text files.")
+    ],
+    changes: SearchChanges = None,
+    beam: Beam = None,
+    greedy: Greedy = False,
+) -> None:
+    """Score a model on data with references."""
+    from transduce.recipe.use import evaluate
+
+    for score in evaluate(run, data, [*_search(beam, greedy), *(changes or ())]):
+        typer.echo(str(score))
+
+
+def _search(beam: int | None, greedy: bool) -> Sequence[str]:
+    if beam and greedy:
+        raise Problem("choose one of them", "--beam, --greedy")
+    if greedy:
+        return ["search.kind=greedy"]
+    return ["search.kind=beam", f"search.width={beam}"] if beam else []
+
+
+@app.command()
+def verify(run: Run) -> None:
+    """Check that a run or a model is undamaged."""
+    from transduce.recipe.use import verify
+
+    typer.echo(verify(run))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of configurations."""
+    from transduce.blueprint import schema
+    from transduce.experiment import Experiment
+
+    typer.echo(json.dumps(schema(Experiment), indent=2))
