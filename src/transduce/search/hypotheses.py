@@ -53,14 +53,14 @@ class LengthNormalisation(Part):
 
     @abstractmethod
     def score(
-        self, log_probs: Float[Tensor, "*shape"], lengths: Int[Tensor, "*shape"]
-    ) -> Float[Tensor, "*shape"]:
+        self, log_probs: Float[Tensor, "*#shape"], lengths: Int[Tensor, "*#shape"]
+    ) -> Float[Tensor, "*#shape"]:
         """Return the score of hypotheses of ``lengths`` tokens, eos included."""
 
     @abstractmethod
     def bound(
-        self, log_probs: Float[Tensor, "*shape"], limits: Int[Tensor, "*shape"]
-    ) -> Float[Tensor, "*shape"]:
+        self, log_probs: Float[Tensor, "*#shape"], limits: Int[Tensor, "*#shape"]
+    ) -> Float[Tensor, "*#shape"]:
         """Return a score that no continuation up to ``limits`` tokens can exceed."""
 
 
@@ -77,14 +77,14 @@ class PowerNormalisation(LengthNormalisation):
     """0: plain log-probability; 1: mean log-probability of a token"""
 
     def score(
-        self, log_probs: Float[Tensor, "*shape"], lengths: Int[Tensor, "*shape"]
-    ) -> Float[Tensor, "*shape"]:
+        self, log_probs: Float[Tensor, "*#shape"], lengths: Int[Tensor, "*#shape"]
+    ) -> Float[Tensor, "*#shape"]:
         """Return the score of hypotheses of ``lengths`` tokens, eos included."""
         return log_probs / lengths.to(log_probs.dtype) ** self.exponent
 
     def bound(
-        self, log_probs: Float[Tensor, "*shape"], limits: Int[Tensor, "*shape"]
-    ) -> Float[Tensor, "*shape"]:
+        self, log_probs: Float[Tensor, "*#shape"], limits: Int[Tensor, "*#shape"]
+    ) -> Float[Tensor, "*#shape"]:
         """Return a score that no continuation up to ``limits`` tokens can exceed."""
         # Let p <= 0 be the log-probability now and q that of a continuation of n tokens. Tokens
         # have log-probabilities <= 0, so q <= p; n <= limit and the exponent a >= 0, so

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from transduce.sequences import Sequences
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Anything that scores token strings: a model, an ensemble, a language model, a constraint.
 
