@@ -16,7 +16,7 @@ from transduce.data import store as module
 from transduce.data.batch import Example
 from transduce.data.lines import Skipped
 from transduce.data.read import CorpusBlueprint, TsvBlueprint
-from transduce.data.store import Encoding, LimitsBlueprint, Store, prepare
+from transduce.data.store import Counts, Encoding, LimitsBlueprint, Store, prepare
 from transduce.problem import Problem
 from transduce.sequences import Sequences
 from transduce.text.codec import CodecBlueprint, TextBlueprint, TextCodec, learn_codecs
@@ -80,12 +80,7 @@ def test_texts_and_places_are_kept(ready: Store, tmp_path: Path) -> None:
 
 
 def test_counts(ready: Store) -> None:
-    assert ready.counts["source"].model_dump() == {
-        "texts": 4,
-        "symbols": 7,
-        "unknown": 0,
-        "longest": 3,
-    }
+    assert ready.counts["source"] == Counts(texts=4, symbols=7, unknown=0, longest=3)
     assert ready.counts["target"].unknown == 1
     assert ready.skipped == Skipped()
 
@@ -151,6 +146,22 @@ def test_a_store_is_there_whole_or_not_at_all(
     assert len(make(tmp_path)) == 4
 
 
+def test_a_file_that_changes_while_it_is_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    encode = module._encode
+
+    def change(path: Path, corpus: CorpusBlueprint, base: Path, how: Encoding) -> None:
+        encode(path, corpus, base, how)
+        write(tmp_path, PAIRS[:1])
+
+    monkeypatch.setattr(module, "_encode", change)
+    with pytest.raises(Problem, match="t: a file changed while it was read; start again"):
+        make(tmp_path)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
 def test_those_who_come_at_once_share_one_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,9 +169,9 @@ def test_those_who_come_at_once_share_one_store(
     made = []
     encode = module._encode
 
-    def count(corpus: CorpusBlueprint, base: Path, how: Encoding, path: Path) -> None:
+    def count(path: Path, corpus: CorpusBlueprint, base: Path, how: Encoding) -> None:
         made.append(path)
-        encode(corpus, base, how, path)
+        encode(path, corpus, base, how)
 
     monkeypatch.setattr(module, "_encode", count)
     with ThreadPoolExecutor(4) as pool:
@@ -171,7 +182,7 @@ def test_those_who_come_at_once_share_one_store(
 
 def test_too_many_symbols_are_a_fault_and_never_cut(tmp_path: Path) -> None:
     write(tmp_path)
-    expected = r"t:1: the source has 3 symbols, more than 2; shorten it, raise the limit, or skip"
+    expected = r"t:1: the source has 3 symbols, more than 2; shorten it, raise the limit, or set"
     with pytest.raises(Problem, match=expected):
         make(tmp_path, encoding(limit=2))
     for _ in range(2):  # made, then opened
@@ -197,11 +208,12 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["facts.json", "first", "source.values", "target.ends", "places.ends"]
 )
-def test_a_damaged_store_is_named(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("cut", [8, 9])
+def test_a_damaged_store_is_named(tmp_path: Path, name: str, cut: int) -> None:
     write(tmp_path)
     make(tmp_path)
     (path,) = (tmp_path / "cache").glob(f"*/{name}")
-    path.write_bytes(path.read_bytes()[:-9])
+    path.write_bytes(path.read_bytes()[:-cut])
     with pytest.raises(Problem, match=f"{path.parent}: .*; delete"):
         make(tmp_path)
 

@@ -62,7 +62,7 @@ def same(one: Choice, other: Choice) -> bool:
     )
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(blueprint=blueprints, seed=seeds, number=st.integers(0, 9))
 def test_every_row_once_an_epoch_and_no_batch_too_large(
     store: Store, blueprint: BatchBlueprint, seed: int, number: int
@@ -75,7 +75,7 @@ def test_every_row_once_an_epoch_and_no_batch_too_large(
         assert len(choice.rows) == 1 or len(choice.rows) * longest <= blueprint.tokens
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(blueprint=blueprints, seed=seeds, number=st.integers(0, 9), data=st.data())
 def test_to_seek_is_to_skip(
     store: Store, blueprint: BatchBlueprint, seed: int, number: int, data: st.DataObject

@@ -186,3 +186,5 @@ def test_draws_are_a_function_of_text_and_seed(model: str) -> None:
 
 def test_one_way_only_is_repeated() -> None:
     assert LEARNED["words"].alternatives("a cat", 3, seed=0) == [["a", "cat"]] * 3
+    best = LEARNED["unigram"].pieces("a cat")
+    assert LEARNED["unigram"].alternatives("a cat", 3, seed=0) == [best] * 3

@@ -68,7 +68,7 @@ class Ragged:
                 raise ValueError("lengths differ")
         except (OSError, ValueError):
             what = f"the files {name}.values and {name}.ends are damaged; delete this folder"
-            raise Problem(f"{what}: it is made anew when it is needed", str(folder)) from None
+            raise Problem(what, str(folder)) from None
         return cls(values, ends)
 
     def row(self, index: int) -> NDArray[Any]:

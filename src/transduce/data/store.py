@@ -7,15 +7,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from transduce import folder
 from transduce.blueprint import Blueprint
@@ -43,7 +42,8 @@ class LimitsBlueprint(Blueprint):
     """In a target."""
 
 
-class Counts(Blueprint):
+@dataclass(frozen=True)
+class Counts:
     """How much there is on one side; symbols without BOS and EOS."""
 
     texts: int
@@ -52,7 +52,8 @@ class Counts(Blueprint):
     longest: int
 
 
-class Facts(Blueprint):
+@dataclass(frozen=True)
+class Facts:
     """What the arrays of a store do not say themselves."""
 
     examples: int
@@ -135,7 +136,7 @@ class Store:
 
     def _places(self, side: str, rows: NDArray[np.int64], picks: Picks | None) -> NDArray[np.int64]:
         """Return where the encodings of rows stand on one side."""
-        if side != TARGET:
+        if side != TARGET and self.examples < len(self):
             rows = np.searchsorted(self.first, rows, side="right") - 1
         places = rows * self.variants[side]
         return places + picks[side] if picks and side in picks else places
@@ -170,7 +171,7 @@ class Encoding:
             best, *others = self.codecs[side].alternatives(text, self.variants(side), seed=0)
             if len(best) > most:
                 what = f"the {side} has {len(best)} symbols, more than {most}"
-                what += "; shorten it, raise the limit, or skip bad lines"
+                what += "; shorten it, raise the limit, or set on_bad_line: skip"
                 return Fault(example.place, f"too many symbols in a {side}", what)
             fitting = [other if len(other) <= most else best for other in others]
             encoded.append(Encoded(side, text, [best, *fitting]))
@@ -193,7 +194,7 @@ def prepare(corpus: CorpusBlueprint, base: Path, encoding: Encoding, cache: Path
         cache.mkdir(parents=True, exist_ok=True)
         with _alone(cache):
             if not target.exists():
-                folder.write(target, partial(_encode, corpus, base, encoding))
+                folder.write(target, lambda path: _make(path, corpus, base, encoding, fingerprint))
     return _open(target, fingerprint)
 
 
@@ -227,10 +228,12 @@ def _alone(cache: Path) -> Iterator[None]:
 
 def _open(path: Path, fingerprint: str) -> Store:
     try:
-        facts = Facts.model_validate_json((path / FACTS).read_bytes())
+        facts = TypeAdapter(Facts).validate_json((path / FACTS).read_bytes())
         first = np.asarray(np.memmap(path / "first", "<i8", "r"))
+        if len(first) != facts.examples + 1 or first[-1] != facts.rows:
+            raise ValueError("the file first is cut off")
     except (OSError, ValueError) as error:
-        what = f"this is no store ({error.__class__.__name__}); delete the folder, it is made anew"
+        what = f"the store is damaged ({error.__class__.__name__}); delete this folder"
         raise Problem(what, str(path)) from None
     texts, symbols = {}, {}
     for side, dtype in facts.dtypes.items():
@@ -263,13 +266,20 @@ class _Side:
 
     @property
     def counts(self) -> Counts:
-        return Counts(
-            texts=self.texts, symbols=self.count, unknown=self.unknown, longest=self.longest
-        )
+        return Counts(self.texts, self.count, self.unknown, self.longest)
 
 
-def _encode(corpus: CorpusBlueprint, base: Path, encoding: Encoding, path: Path) -> None:
-    """Fill the folder ``path`` with the arrays of a corpus."""
+def _make(
+    path: Path, corpus: CorpusBlueprint, base: Path, encoding: Encoding, fingerprint: str
+) -> None:
+    """Fill the folder ``path`` with a store of that fingerprint."""
+    _encode(path, corpus, base, encoding)
+    if _fingerprint(corpus, base, encoding) != fingerprint:
+        raise Problem("a file changed while it was read; start again", str(base / corpus.files[0]))
+
+
+def _encode(path: Path, corpus: CorpusBlueprint, base: Path, encoding: Encoding) -> None:
+    """Write the arrays of a corpus and the facts about them."""
     names = [*(side for side in encoding.codecs if side != TARGET), TARGET]
     skipped = Skipped()
     examples = rows = 0
@@ -300,4 +310,4 @@ def _encode(corpus: CorpusBlueprint, base: Path, encoding: Encoding, path: Path)
         skipped=dict(skipped.counts),
         places=skipped.places,
     )
-    (path / FACTS).write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    folder.write_json(path / FACTS, asdict(facts))

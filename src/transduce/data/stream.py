@@ -161,16 +161,26 @@ def _sorted(
 
     Small batches are best sorted by target, then source; large ones by the longer of the two.
     """
-    longest = sides.max(axis=0)
+    longest, together = sides.max(axis=0), sides.sum(axis=0)
     found = []
-    for keys in ((ties, *sides), (ties, sides.sum(axis=0), longest)):
-        order = np.lexsort(keys)
+    for first, second in ((sides[-1], together), (longest, together)):
+        order = np.argsort(_pack(first, second, ties), kind="stable")
         starts = _cut(longest[order], tokens)
         widths = np.maximum.reduceat(sides[:, order], starts, axis=1).sum(axis=0)
         padded = int((widths * np.diff([*starts, len(order)])).sum())
         found.append((padded, order, starts))
     _, order, starts = min(found, key=lambda one: one[0])
     return order, starts
+
+
+def _pack(
+    first: NDArray[np.int64], second: NDArray[np.int64], ties: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """Return one number to sort by (first, second, ties): one sort is three times as fast."""
+    key = ties >> np.uint64(40)
+    for lengths, shift in ((second, 24), (first, 44)):
+        key |= np.minimum(lengths, 2**20 - 1).astype(np.uint64) << np.uint64(shift)
+    return key
 
 
 def _cut(lengths: NDArray[np.int64], tokens: int, rows: int | None = None) -> NDArray[np.int64]:

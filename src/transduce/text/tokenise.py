@@ -162,7 +162,7 @@ class SentencePieces(Tokeniser):
     SentencePiece writes spaces as U+2581, and so reads that character as a space.
     """
 
-    def __init__(self, model: bytes, alpha: float) -> None:
+    def __init__(self, model: bytes, alpha: float | None) -> None:
         self._model, self._alpha = model, alpha
         self._processor = sentencepiece.SentencePieceProcessor()
         self._processor.LoadFromSerializedProto(model)
@@ -179,6 +179,8 @@ class SentencePieces(Tokeniser):
         return str(self._processor.DecodePieces(list(pieces)))
 
     def alternatives(self, text: str, count: int, seed: int) -> list[list[str]]:
+        if self._alpha is None:
+            return super().alternatives(text, count, seed)
         sentencepiece.set_random_generator_seed(zlib.crc32(text.encode(), seed % 2**32))
         draws = [
             list(self._processor.SampleEncodeAsPieces(text, nbest_size=-1, alpha=self._alpha))
@@ -308,7 +310,7 @@ class SentencePieceBlueprint(TokeniserBlueprint):
             raise Problem("this is no SentencePiece model; restore the file", where) from error
 
     def _load(self, model: bytes) -> SentencePieces:
-        return SentencePieces(model, self.sampling.alpha if self.sampling else 0.0)
+        return SentencePieces(model, self.sampling.alpha if self.sampling else None)
 
     def _train(self, lines: list[str]) -> bytes:
         model = io.BytesIO()

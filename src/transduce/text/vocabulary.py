@@ -18,8 +18,10 @@ class Vocabulary:
     """The symbols of one side: the specials first, then pieces of text, each once.
 
     Text can never spell a special symbol: looking up ``</s>`` answers UNK, as for any unknown
-    piece. A vocabulary that holds the 256 pieces ``BYTES`` can spell whatever it does not know.
+    piece. A vocabulary that holds the 256 pieces ``BYTES`` spells whatever it does not know.
     """
+
+    spells: bool
 
     def __init__(self, pieces: Iterable[str]) -> None:
         self._pieces = (*SPECIALS, *pieces)
@@ -29,11 +31,7 @@ class Vocabulary:
                 raise ValueError(f"piece {id} is empty or holds a line break: {piece!r}")
             if id >= len(SPECIALS) and (piece in SPECIALS or self._ids[piece] != id):
                 raise ValueError(f"piece {id} is in the vocabulary twice: {piece!r}")
-
-    @property
-    def spells(self) -> bool:
-        """Whether every byte is a piece."""
-        return all(byte in self._ids for byte in BYTES)
+        self.spells = all(byte in self._ids for byte in BYTES)
 
     def ids(self, pieces: Iterable[str]) -> list[int]:
         """Return the number of each piece, UNK for one that is not here."""
