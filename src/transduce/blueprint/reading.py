@@ -92,7 +92,7 @@ def _override(document: yaml12.Document, kind: type[Blueprint], change: str) -> 
     for key in keys[:-1]:
         step = _step(node, key, change)
         path = (*path, step)
-        if yaml12.part(node, step) is None:
+        if yaml12.entry(node, step) is None:
             document.move(path, change)
         node[step] = node = _inner(document, kind, path)
     value = yaml12.load(text, change, numbered=False).data

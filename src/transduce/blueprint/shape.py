@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_orig
 from pydantic.fields import FieldInfo
 
 from transduce.blueprint.part import Blueprint, Part
-from transduce.blueprint.yaml12 import Path, part, write_scalar
+from transduce.blueprint.yaml12 import Path, entry, write_scalar
 
 NAMES = {
     bool: "true or false",
@@ -147,7 +147,7 @@ def annotation_at(kind: type[Blueprint], data: Any, path: Path) -> Any:
     for step in path:
         candidates = (_inside(member, data, step) for member in members(annotation))
         annotation = next((found for found in candidates if found is not None), None)
-        data = part(data, step)
+        data = entry(data, step)
     return annotation
 
 
@@ -180,6 +180,6 @@ def blueprint_at(kind: type[Blueprint], data: Any, path: Path) -> type[Blueprint
     """Return the blueprint that stands at ``path``; None for another type or an unfilled slot."""
     annotation = annotation_at(kind, data, path)
     for step in path:
-        data = part(data, step)
+        data = entry(data, step)
     candidates = (filled(member, data) for member in members(annotation) if is_blueprint(member))
     return next(candidates, None)

@@ -60,7 +60,7 @@ class Document:
         """Return what stands at ``path``; None where nothing does."""
         value = self.data
         for step in path:
-            value = part(value, step)
+            value = entry(value, step)
         return value
 
     def nearest(self, path: Path) -> Path:
@@ -79,7 +79,7 @@ class Document:
         self.places[path] = place
 
 
-def part(value: Any, step: str | int) -> Any:
+def entry(value: Any, step: str | int) -> Any:
     """Return what a mapping holds at a key or a list at an index; None where there is nothing."""
     if isinstance(value, dict):
         return value.get(step)
