@@ -70,13 +70,16 @@ def quickstart(
     task: Annotated[
         str, typer.Option(help="data-to-text, translation or pronunciation.")
     ] = "data-to-text",
-    run: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/quickstart"),
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run. [default: runs/quickstart or runs/TASK]")
+    ] = None,
 ) -> None:
     """Train a model on data that comes along."""
     from transduce.quickstart import quickstart
     from transduce.train.progress import Show
 
-    raise typer.Exit(quickstart(task, run, changes or (), Show()))
+    folder = run or Path("runs", "quickstart" if task == "data-to-text" else task)
+    raise typer.Exit(quickstart(task, folder, changes or (), Show()))
 
 
 @app.command()
