@@ -157,6 +157,7 @@ def predict(
 ) -> None:
     """Answer every line by a line, in order."""
     from transduce.recipe.use import predict, texts_of
+    from transduce.train.progress import Show
 
     changes = [argument for argument in arguments or () if "=" in argument]
     files = [argument for argument in arguments or () if "=" not in argument and argument != "-"]
@@ -168,7 +169,7 @@ def predict(
     if not files and sys.stdin.isatty():
         batch = 1
     changes = [*_search(beam, greedy), *changes]
-    for answer in predict(run, lines, changes, best=nbest, scores=scores, block=batch):
+    for answer in predict(run, lines, changes, best=nbest, scores=scores, ahead=batch, show=Show()):
         typer.echo(answer.encode())
 
 

@@ -25,9 +25,7 @@ from transduce.search.interface import SearchBlueprint
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS
 
-ROWS = 64  # sources searched side by side,
-TOKENS = 8192  # but no more than this many positions of source
-AHEAD = 4096  # lines read before the first answer, so that those of like length can share a batch
+TOKENS = 8192  # positions of source in a batch, at most
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,8 @@ class Transducer:
     The answer for a text does not depend on what else is asked at the same time.
     """
 
-    def __init__(self, bundle: Bundle, device: torch.device | None = None) -> None:
+    def __init__(self, bundle: Bundle, device: torch.device | None = None, rows: int = 64) -> None:
+        self.rows = rows  # sources searched side by side
         cuda = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = device or torch.device(cuda)
         self.bundle = bundle
@@ -143,11 +142,16 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         alternatives: int = 0,
+        ahead: int = 4096,
     ) -> Iterator[Result]:
-        """Answer a stream of texts, one result each, in order, in bounded memory."""
+        """Answer a stream of texts, one result each, in order, in bounded memory.
+
+        ``ahead`` texts are read before they are answered, so that those of like length can share a
+        batch.
+        """
         chosen = with_alternatives(search or self.search, alternatives)
         waiting = iter(lines)
-        while block := list(islice(waiting, AHEAD)):
+        while block := list(islice(waiting, ahead)):
             yield from self._answer(block, chosen, attention=False)
 
     def encode(self, lines: Sequence[str]) -> Sequences:
@@ -172,7 +176,7 @@ class Transducer:
         asked = [index for index in range(len(lines)) if index not in results]
         encoded = [[*self.source.encode(lines[index]), EOS] for index in asked]
         lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
-        for batch in by_length(lengths, TOKENS, ROWS):
+        for batch in by_length(lengths, TOKENS, self.rows):
             sources = Sequences.stack([torch.tensor(encoded[row]) for row in batch])
             inputs = {"source": sources.to(self.device)}
             prompt = torch.full((len(batch), 1), BOS, device=self.device)

@@ -112,3 +112,11 @@ def test_answers_do_not_depend_on_the_batch(encoder: str, decoder: str) -> None:
     given = case(encoder, decoder, 64, 12, 6)
     for search in (Greedy(), Beam(width=3)):
         testing.check_search_batch_mates(search, *given, sizes=(1, 7))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_one_source_and_one_token_share_no_memory(name: str) -> None:
+    parts = ModelBlueprint(encoder=ENCODERS["transformer"], decoder=DECODERS[name], tie="none")
+    model = build(parts, {"source": 9, "target": 9}).eval()
+    alone = {"source": Sequences.stack([torch.tensor([EOS])])}
+    testing.check_no_shared_storage(model, alone, torch.tensor([[BOS]]))

@@ -25,7 +25,7 @@ class GrowingKV:
     ) -> GrowingKV:
         """Return the cache with T more tokens."""
         if self.keys.shape[2] == 0:
-            return GrowingKV(keys.contiguous(), values.contiguous())
+            return GrowingKV(*own(keys, values))
         return GrowingKV(torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2))
 
     def causal(
@@ -78,6 +78,11 @@ class CrossKV(PerSource):
 
     keys: Float[Tensor, "B H S d"]
     values: Float[Tensor, "B H S d"]
+
+
+def own(*views: Tensor) -> tuple[Tensor, ...]:
+    """Return copies laid out for matrix products: no two tensors of a state may share memory."""
+    return tuple(view.clone(memory_format=torch.contiguous_format) for view in views)
 
 
 def padding_bias(mask: Bool[Tensor, "B S"], dtype: torch.dtype) -> Float[Tensor, "B 1 1 S"]:
@@ -180,7 +185,7 @@ class CrossAttention(MultiHead):
     def prepare(self, states: Float[Tensor, "B S D"]) -> CrossKV:
         """Project the source once."""
         keys, values = self.project(states)
-        return CrossKV(keys.contiguous(), values.contiguous())
+        return CrossKV(*own(keys, values))
 
     def forward(
         self,

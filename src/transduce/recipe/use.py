@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +18,7 @@ from transduce.problem import Problem
 from transduce.recipe.init import corpus
 from transduce.recipe.validate import predict_and_score
 from transduce.search.interface import SearchBlueprint
+from transduce.train.progress import Show
 from transduce.transducer import Result, Transducer
 
 BOOTSTRAP = 1000  # resamples behind a confidence interval
@@ -45,24 +45,30 @@ def predict(
     *,
     best: int = 1,
     scores: bool = False,
-    block: int = 4096,
+    ahead: int = 4096,
+    show: Show,
 ) -> Iterator[str]:
-    """Yield one line for each line, in order; ``block`` lines are read, then answered.
+    """Yield one line for each line, in order; ``ahead`` lines are read, then answered.
 
     With ``scores`` the score and a tab stand before the text. With ``best`` above 1 there are up to
-    that many answers, a line each, behind the number of the line that they answer and a tab.
+    that many answers, a line each, behind the number of the line that they answer and a tab. At
+    the end ``show`` is told which answers the length limit cut off.
 
     Raises:
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
     model = Transducer.load(run)
     search = override(PredictBlueprint(search=model.search), changes).search
-    waiting, number = iter(lines), 0
-    while texts := list(islice(waiting, block)):
-        for result in model(texts, search, alternatives=best - 1):
-            number += 1
-            for answer in (result, *result.alternatives[: best - 1]):
-                yield _row(answer, number if best > 1 else None, scores)
+    results = model.predict(lines, search, alternatives=best - 1, ahead=ahead)
+    cut: list[int] = []
+    for number, result in enumerate(results, 1):
+        if not result.finished:
+            cut.append(number)
+        for answer in (result, *result.alternatives[: best - 1]):
+            yield _row(answer, number if best > 1 else None, scores)
+    if cut:
+        places = ", ".join(str(number) for number in cut[:10]) + (", ..." if cut[10:] else "")
+        show.say(f"warning: {len(cut)} answers reached the length limit: lines {places}")
 
 
 def _row(answer: Result, number: int | None, scores: bool) -> str:
