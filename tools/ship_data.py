@@ -1,4 +1,4 @@
-"""Make the data that the package ships (src/transduce/quickstart/*) from the data sets as published.
+"""Make the data that the package ships (src/transduce/quickstart) from the published data sets.
 
     python tools/ship_data.py ../shared/data
 
@@ -46,7 +46,9 @@ def write(path: Path, lines: list[list[str]]) -> None:
     text = "".join("\t".join(line) + "\n" for line in lines)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
-    sys.stdout.write(f"{path.relative_to(SHIPPED)}: {len(lines)} rows, {path.stat().st_size} bytes\n")
+    sys.stdout.write(
+        f"{path.relative_to(SHIPPED)}: {len(lines)} rows, {path.stat().st_size} bytes\n"
+    )
 
 
 def main(data: Path) -> None:

@@ -24,7 +24,9 @@ FLOORS: Final = (
     {"bundle", "explain", "experiment"},
     {"transducer"},
     {"recipe"},
+    {"quickstart"},
     {"cli"},
+    {"__main__"},
 )
 FLOOR: Final = {unit: height for height, floor in enumerate(FLOORS) for unit in floor}
 BELOW: Final = FLOORS[0] | FLOORS[1]

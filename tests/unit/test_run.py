@@ -1,4 +1,4 @@
-"""A training run: it goes on bit for bit, survives damage, and refuses what it cannot go on with."""
+"""A training run goes on bit for bit, survives damage, and refuses what it cannot go on with."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(data: Path, number: signal.Signals, c
     *_, saved = sorted((data / "stopped" / "checkpoints").glob("step-*"))
     step = folder.read_json(saved / "state.json")["step"]
     assert 50 <= step < 3000
-    changes = (f"train.max_steps={step + 10}", "validation.every=50", "validation.patience=0")
-    changes += ("train.log_every=1",)
+    changes = [f"train.max_steps={step + 10}", "train.log_every=1"]
+    changes += ["validation.every=50", "validation.patience=0"]
     last = f"checkpoints/step-{step + 10:07d}"
     assert weights(run(data, "stopped", *changes), last) == weights(
         run(data, "whole", *changes), last

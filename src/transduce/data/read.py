@@ -33,12 +33,12 @@ class CorpusBlueprint(Part):
     """Slot for a corpus: where it is, and what to do where it is faulty."""
 
     group: bool = False
-    """Make one example, with several references, of all rows with the same source; for dev and
-    test sets, because it holds them in memory."""
+    """make one example, with several references, of all rows with the same source; for dev and
+    test sets, because it holds them in memory"""
     max_characters: int = Field(10_000, ge=1)
-    """A longer text is a fault."""
+    """a longer text is a fault"""
     on_bad_line: Literal["error", "skip"] = "error"
-    """Stop at the first fault, or leave faulty examples out, counted and listed."""
+    """stop at the first fault, or leave faulty examples out, counted and listed"""
 
     @property
     @abstractmethod
@@ -127,9 +127,9 @@ class ParallelBlueprint(CorpusBlueprint):
 
     kind: Literal["parallel"] = "parallel"
     source: str
-    """The file of sources."""
+    """the file of sources"""
     target: Names
-    """The file of targets, or several files: as many references of each source."""
+    """the file of targets, or several files: as many references of each source"""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -157,13 +157,13 @@ class TableBlueprint(CorpusBlueprint):
     """A table: an example a row."""
 
     path: Names
-    """The file, or several files to be read one after the other."""
+    """the file, or several files to be read one after the other"""
     source: Column = 1
-    """The column of sources, by number from 1 or by its name in the first row."""
+    """the column of sources, by number from 1 or by its name in the first row"""
     target: Columns = 2
-    """The column of targets, or several columns: as many references of each source."""
+    """the column of targets, or several columns: as many references of each source"""
     header: bool = False
-    """The first row of each file holds names; that is so, too, if a column is given by name."""
+    """the first row of each file holds names; that is so, too, if a column is given by name"""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -238,7 +238,7 @@ class CsvBlueprint(TableBlueprint):
 
     kind: Literal["csv"] = "csv"
     delimiter: str = Field(",", min_length=1, max_length=1)
-    """The character between columns."""
+    """the character between columns"""
 
     def cells(self, path: Path) -> Iterator[Cells | Fault]:
         lines: list[Line] = []  # of the row that is being read
@@ -271,11 +271,11 @@ class JsonlBlueprint(CorpusBlueprint):
 
     kind: Literal["jsonl"] = "jsonl"
     path: Names
-    """The file, or several files to be read one after the other."""
+    """the file, or several files to be read one after the other"""
     source: str = "source"
-    """The key of the source, a text."""
+    """the key of the source, a text"""
     target: str = "target"
-    """The key of the target, a text, or a list of texts: as many references of the source."""
+    """the key of the target, a text, or a list of texts: as many references of the source"""
 
     @property
     def files(self) -> tuple[str, ...]:

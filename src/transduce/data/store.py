@@ -37,9 +37,9 @@ class LimitsBlueprint(Blueprint):
     """The most symbols that a text may have; a longer one is a fault, and never cut."""
 
     source: int = Field(1024, ge=1)
-    """In a source."""
+    """in a source"""
     target: int = Field(1024, ge=1)
-    """In a target."""
+    """in a target"""
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ class BatchBlueprint(Blueprint):
     """How rows become batches."""
 
     tokens: int = Field(4096, ge=1)
-    """The most positions of a batch, rows times its longest source or target; a single row that
-    is longer is a batch of its own."""
+    """the most positions of a batch, rows times its longest source or target; a single row that
+    is longer is a batch of its own"""
     pool: int = Field(1_000_000, ge=1)
-    """The most rows that are sorted by length together."""
+    """the most rows that are sorted by length together"""
 
 
 class Position(NamedTuple):

@@ -20,7 +20,7 @@ class WordErrorRateBlueprint(MetricBlueprint):
 
     kind: Literal["wer"] = "wer"
     lowercase: bool = False
-    """Take upper and lower case as equal."""
+    """take upper and lower case as equal"""
 
     def build(self) -> Metric:
         """Make the metric."""
@@ -32,7 +32,7 @@ class CharacterErrorRateBlueprint(MetricBlueprint):
 
     kind: Literal["cer"] = "cer"
     lowercase: bool = False
-    """Take upper and lower case as equal."""
+    """take upper and lower case as equal"""
 
     def build(self) -> Metric:
         """Make the metric."""
@@ -54,7 +54,7 @@ class ExactMatchBlueprint(MetricBlueprint):
 
     kind: Literal["exact"] = "exact"
     lowercase: bool = False
-    """Take upper and lower case as equal."""
+    """take upper and lower case as equal"""
 
     def build(self) -> Metric:
         """Make the metric."""
@@ -66,7 +66,7 @@ class SequenceErrorBlueprint(MetricBlueprint):
 
     kind: Literal["sequence_error"] = "sequence_error"
     lowercase: bool = False
-    """Take upper and lower case as equal."""
+    """take upper and lower case as equal"""
 
     def build(self) -> Metric:
         """Make the metric."""

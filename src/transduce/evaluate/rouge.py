@@ -21,9 +21,9 @@ class RougeBlueprint(MetricBlueprint):
 
     kind: Literal["rouge"] = "rouge"
     variant: Variant = "rougeL"
-    """What is compared: words, pairs of words, or the longest common subsequence (of each line)."""
+    """what is compared: words, pairs of words, or the longest common subsequence (of each line)"""
     tokenize: Tokenize = "ascii"
-    """What counts as a word: "ascii" is a run of a-z and 0-9, any case; "stem" its English stem."""
+    """what counts as a word: "ascii" is a run of a-z and 0-9, any case; "stem" its English stem"""
 
     def build(self) -> Metric:
         """Make the metric.

@@ -25,11 +25,11 @@ class BleuBlueprint(MetricBlueprint):
 
     kind: Literal["bleu"] = "bleu"
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
-    """What counts as a word; "none" splits at spaces only."""
+    """what counts as a word; "none" splits at spaces only"""
     lowercase: bool = False
-    """Take upper and lower case as equal."""
+    """take upper and lower case as equal"""
     max_order: Annotated[int, Field(ge=1)] = 4
-    """Words in the longest n-gram."""
+    """words in the longest n-gram"""
 
     def build(self) -> Metric:
         """Make the metric."""
@@ -48,15 +48,15 @@ class ChrfBlueprint(MetricBlueprint):
 
     kind: Literal["chrf"] = "chrf"
     char_order: Annotated[int, Field(ge=1)] = 6
-    """Characters in the longest n-gram."""
+    """characters in the longest n-gram"""
     word_order: Annotated[int, Field(ge=0)] = 0
-    """Words in the longest n-gram of words; 0 looks at characters only."""
+    """words in the longest n-gram of words; 0 looks at characters only"""
     beta: Annotated[int, Field(ge=1)] = 2
-    """How many times recall weighs what precision weighs."""
+    """how many times recall weighs what precision weighs"""
     lowercase: bool = False
-    """Take upper and lower case as equal."""
+    """take upper and lower case as equal"""
     whitespace: bool = False
-    """Count spaces as characters."""
+    """count spaces as characters"""
 
     def build(self) -> Metric:
         """Make the metric."""
@@ -76,13 +76,13 @@ class TerBlueprint(MetricBlueprint):
 
     kind: Literal["ter"] = "ter"
     normalized: bool = False
-    """Separate punctuation from words first."""
+    """separate punctuation from words first"""
     no_punct: bool = False
-    """Leave punctuation out."""
+    """leave punctuation out"""
     asian_support: bool = False
-    """Let the two settings above know Chinese and Japanese characters."""
+    """let the two settings above know Chinese and Japanese characters"""
     case_sensitive: bool = False
-    """Take upper and lower case as different."""
+    """take upper and lower case as different"""
 
     def build(self) -> Metric:
         """Make the metric."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Int
-from pydantic import NonNegativeInt
 from torch import Tensor
 
 from transduce.blueprint import Part
@@ -17,8 +16,7 @@ from transduce.search.scorer import Scorer
 class SearchBlueprint(Part):
     """Slot for a search; its blueprint is the search itself."""
 
-    eos: NonNegativeInt = 2
-    """the symbol that ends a hypothesis"""
+    eos: ClassVar[int] = 2  # the symbol that ends a hypothesis, the same in every vocabulary
 
     @abstractmethod
     def __call__(

@@ -24,20 +24,20 @@ class CodecBlueprint(Blueprint):
     """How the texts of one side become numbers."""
 
     normalise: NormaliserBlueprint = NormaliserBlueprint()
-    """How texts are made alike."""
+    """how texts are made alike"""
     tokens: TokeniserBlueprint = SentencePieceBlueprint()
-    """How texts are cut into pieces."""
+    """how texts are cut into pieces"""
 
 
 class TextBlueprint(Blueprint):
     """How the texts of both sides become numbers."""
 
     source: CodecBlueprint = CodecBlueprint()
-    """The side that is read."""
+    """the side that is read"""
     target: CodecBlueprint | None = None
-    """The side that is written; None takes the settings of the source."""
+    """the side that is written; null takes the settings of the source"""
     joint: bool = False
-    """Learn one vocabulary from both sides, for models that tie their embeddings."""
+    """learn one vocabulary from both sides, for models that tie their embeddings"""
 
     @model_validator(mode="after")
     def _has_one_meaning(self) -> TextBlueprint:

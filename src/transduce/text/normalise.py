@@ -16,11 +16,11 @@ class NormaliserBlueprint(Blueprint):
     """
 
     unicode: Literal["nfc", "nfkc", "none"] = "nfc"
-    """The Unicode normal form; nfkc also replaces ligatures, full-width letters and the like."""
+    """the Unicode normal form; nfkc also replaces ligatures, full-width letters and the like"""
     lower: bool = False
-    """Write everything in lower case."""
+    """write everything in lower case"""
     whitespace: bool = True
-    """Make one space of every run of white space, and none at the ends."""
+    """make one space of every run of white space, and none at the ends"""
 
     def __call__(self, text: str) -> str:
         """Return the text as models see it.

@@ -196,11 +196,11 @@ class CountedBlueprint(TokeniserBlueprint):
     """Units that are counted: the vocabulary holds the frequent ones."""
 
     min_count: int = Field(1, ge=1)
-    """Rarer ones stay out of the vocabulary."""
+    """rarer ones stay out of the vocabulary"""
     size: int | None = Field(None, ge=len(SPECIALS) + 1)
-    """The most symbols in all; the rarest stay out. None takes them all."""
+    """the most symbols in all; the rarest stay out. null takes them all"""
     byte_fallback: bool = False
-    """Spell what the vocabulary does not hold in bytes, so that nothing is unknown."""
+    """spell what the vocabulary does not hold in bytes, so that nothing is unknown"""
 
     @model_validator(mode="after")
     def _has_room(self) -> Self:
@@ -265,9 +265,9 @@ class SamplingBlueprint(Blueprint):
     """Training texts cut in many ways (Kudo 2018; Provilkov et al. 2020 for bpe)."""
 
     variants: int = Field(8, ge=2)
-    """How many ways of each text to store: the best one, and others drawn once for all."""
+    """how many ways of each text to store: the best one, and others drawn once for all"""
     alpha: float = Field(0.1, ge=0)
-    """unigram: the nearer to 0, the wilder. bpe: the share of merges left out."""
+    """unigram: the nearer to 0, the wilder. bpe: the share of merges left out"""
 
 
 class SentencePieceBlueprint(TokeniserBlueprint):
@@ -277,17 +277,17 @@ class SentencePieceBlueprint(TokeniserBlueprint):
 
     kind: Literal["sentencepiece"] = "sentencepiece"
     model: Literal["unigram", "bpe"] = "unigram"
-    """How pieces are found."""
+    """how pieces are found"""
     size: int = Field(8000, ge=len(SPECIALS) + 1)
-    """Symbols in all; fewer, with a warning, where the text has not that many."""
+    """symbols in all; fewer, with a warning, where the text has not that many"""
     byte_fallback: bool = True
-    """Spell unknown characters in bytes, so that nothing is unknown."""
+    """spell unknown characters in bytes, so that nothing is unknown"""
     character_coverage: float = Field(0.9995, ge=0.9, le=1)
-    """The share of the text whose characters become symbols."""
+    """the share of the text whose characters become symbols"""
     sample: int = Field(1_000_000, ge=1)
-    """Learn from that many lines at most, drawn at random, always the same ones."""
+    """learn from that many lines at most, drawn at random, always the same ones"""
     sampling: SamplingBlueprint | None = None
-    """Cut training texts in many ways; None always takes the best."""
+    """cut training texts in many ways; null always takes the best"""
 
     @property
     def variants(self) -> int:
