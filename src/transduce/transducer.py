@@ -22,6 +22,7 @@ from transduce.problem import Problem
 from transduce.search.beam import Beam
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import SearchBlueprint
+from transduce.search.score import force
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS
 
@@ -33,7 +34,12 @@ class Token:
     """A symbol of the output and how likely the model found it."""
 
     piece: str
-    probability: float
+    log_prob: float  # natural logarithm
+
+    @property
+    def probability(self) -> float:
+        """How likely the model found it, from 0 to 1."""
+        return math.exp(self.log_prob)
 
 
 @dataclass(frozen=True)
@@ -154,9 +160,28 @@ class Transducer:
         while block := list(islice(waiting, ahead)):
             yield from self._answer(block, chosen, attention=False)
 
-    def encode(self, lines: Sequence[str]) -> Sequences:
-        """Return texts as the encoder reads them."""
-        return Sequences.stack([torch.tensor([*self.source.encode(line), EOS]) for line in lines])
+    @torch.no_grad()
+    def force(self, sources: Sequence[str], targets: Sequence[str]) -> list[tuple[Token, ...]]:
+        """Return how likely the model finds each symbol of given targets, their end included."""
+        pairs = [
+            (torch.tensor([*self.source.encode(source), EOS]), [*self.target.encode(target), EOS])
+            for source, target in zip(sources, targets, strict=True)
+        ]
+        longest = np.array([max(len(source), len(ids)) for source, ids in pairs], dtype=np.int64)
+        found: list[tuple[Token, ...]] = [()] * len(pairs)
+        for batch in by_length(longest, TOKENS // 8, self.rows):
+            inputs = {"source": Sequences.stack([pairs[row][0] for row in batch]).to(self.device)}
+            read = Sequences.stack([torch.tensor(pairs[row][1]) for row in batch]).to(self.device)
+            prompt = torch.full((len(batch), 1), BOS, device=self.device)
+            memory = self.model.encode(inputs)
+            log_probs = force(self.model, memory, prompt, read.data[:, None], read.lengths[:, None])
+            for place, row in enumerate(batch):
+                ids = pairs[row][1]
+                found[row] = self._tokens(ids, log_probs[place, 0, : len(ids)].tolist())
+        return found
+
+    def _tokens(self, ids: list[int], log_probs: list[float]) -> tuple[Token, ...]:
+        return tuple(map(Token, self.target.pieces(ids), log_probs))
 
     def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """Return the most tokens that sources of these lengths may be answered with."""
@@ -211,7 +236,6 @@ class Transducer:
                 continue
             ids = found.tokens[row, rank, :length].tolist()
             log_probs = found.token_log_probs[row, rank, :length].tolist()
-            tokens = zip(self.target.pieces(ids), log_probs, strict=True)
             results.append(
                 Result(
                     source,
@@ -219,7 +243,7 @@ class Transducer:
                     float(found.scores[row, rank]),
                     float(found.log_probs[row, rank]),
                     bool(found.finished[row, rank]),
-                    tuple(Token(piece, math.exp(log_prob)) for piece, log_prob in tokens),
+                    self._tokens(ids, log_probs),
                 )
             )
         return results

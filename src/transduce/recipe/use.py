@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from pydantic import Field
 
 from transduce import folder
 from transduce.blueprint import Blueprint, override, read
 from transduce.bundle import is_bundle
+from transduce.data.batch import Example
 from transduce.data.lines import Skipped, read_lines
-from transduce.evaluate import BleuBlueprint, ChrfBlueprint, MetricBlueprint, Score
+from transduce.evaluate import (
+    BleuBlueprint,
+    ChrfBlueprint,
+    MetricBlueprint,
+    Score,
+    perplexity_score,
+)
 from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe.init import corpus
@@ -102,7 +111,8 @@ def texts_of(source: BinaryIO | Path) -> Iterator[str]:
 def evaluate(run: Path, data: Sequence[Path], changes: Sequence[str] = ()) -> list[Score]:
     """Score a model on a table or on two parallel files; rows with the same source are references.
 
-    The metrics are those of the run, or BLEU and chrF for a model without its run.
+    The metrics are those of the run, or BLEU and chrF for a model without its run; perplexity is
+    always added.
 
     Raises:
         Problem: there is no sound model, the data is faulty, or a change is no right one.
@@ -117,7 +127,24 @@ def evaluate(run: Path, data: Sequence[Path], changes: Sequence[str] = ()) -> li
     grouped = corpus(data, base).model_copy(update={"group": True})
     examples = list(grouped.read(base, Skipped()))
     built = [metric.build() for metric in setting.metrics]
-    return predict_and_score(model, examples, built, setting.search, BOOTSTRAP)[1]
+    scores = predict_and_score(model, examples, built, setting.search, BOOTSTRAP)[1]
+    return [*scores, _perplexity(model, examples)]
+
+
+def _perplexity(model: Transducer, examples: Sequence[Example]) -> Score:
+    """Return the perplexity of all references, an example's together as one segment."""
+    pairs = [
+        (example.sources["source"], text) for example in examples for text in example.references
+    ]
+    forced = iter(model.force(*zip(*pairs, strict=True)))
+    segments = [
+        [token.log_prob for tokens in islice(forced, len(example.references)) for token in tokens]
+        for example in examples
+    ]
+    nll = np.array([-sum(segment) for segment in segments])
+    tokens = np.array([len(segment) for segment in segments])
+    unit = f"{model.target.blueprint.tokens.kind} {model.target.size}"
+    return perplexity_score(nll, tokens, unit, BOOTSTRAP)
 
 
 def verify(path: Path) -> str:

@@ -36,7 +36,7 @@ class NormaliserBlueprint(Blueprint):
             raise Problem(f"{what}; repair the text") from error
         text = self._compose(text)
         if self.lower:
-            text = self._compose(text.lower())  # lower case may fall apart: "İ" becomes two
+            text = self._compose(text.lower())  # there is a letter ǰ, but no large one
         return " ".join(text.split()) if self.whitespace else text
 
     def _compose(self, text: str) -> str:
