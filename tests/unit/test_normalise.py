@@ -33,6 +33,7 @@ def test_each_setting_does_its_work() -> None:
     assert NormaliserBlueprint(unicode="nfkc")("ﬁ Ａ") == "fi A"
     assert NormaliserBlueprint(unicode="none")("A\u0308") == "A\u0308"
     assert NormaliserBlueprint(lower=True)("ÄB") == "äb"
+    assert NormaliserBlueprint(lower=True)("J\u030c") == "\u01f0"
     assert NormaliserBlueprint(whitespace=False)(" a \t b\n") == " a \t b\n"
 
 

@@ -224,6 +224,11 @@ def test_real_corpora(
     assert len(list(corpus(settings).read(shared(name), Skipped()))) == count
 
 
+def test_a_mark_is_no_text_at_the_start_alone(tmp_path: Path) -> None:
+    found = texts(read(tmp_path, TSV, t="\ufeffa\tb\n\ufeffc\td\n".encode()))
+    assert found == [("a", "b"), ("\ufeffc", "d")]
+
+
 def test_lines_count_from_one(tmp_path: Path) -> None:
     put(tmp_path, {"t": b"a\n\nb"})
     assert [(line.place[-1], line.text) for line in read_lines(tmp_path / "t")] == [

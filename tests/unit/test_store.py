@@ -251,6 +251,11 @@ def test_variants_are_stored_and_picked(tmp_path: Path) -> None:
     assert seen[0] == real(store.batch(rows).sources["source"])
     assert seen[0] == [[*learned["source"].encode(line), EOS] for line in lines]
     assert len({tuple(row) for variant in seen for row in variant}) > 60
+    longest = max(len(row) for row in seen[0]) - 1
+    tight = make(tmp_path, Encoding(learned, LimitsBlueprint(source=longest), sampled=True))
+    drawn = [tight.lengths(rows, {"source": np.full(50, pick)})[0] for pick in range(4)]
+    assert max(row.max() for row in drawn) == longest + 1
+    assert max(len(row) for variant in seen for row in variant) > longest + 1
     again = prepare(TsvBlueprint(path="t"), tmp_path, how, tmp_path / "other")
     assert real(again.batch(rows, {"source": np.full(50, 3)}).sources["source"]) == seen[3]
 

@@ -141,6 +141,19 @@ def test_every_variant_has_its_turn(store: Store) -> None:
     assert (seen.min(axis=0) < seen.max(axis=0)).all()
 
 
+def test_the_variants_of_the_two_sides_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
+    lines = [f"some words {n}" for n in range(200)]
+    (tmp_path / "t").write_text("".join(f"{line}\t{line}\n" for line in lines))
+    tokens = {"kind": "sentencepiece", "size": 278, "sampling": {"variants": 2}}
+    side = CodecBlueprint.model_validate({"tokens": tokens})
+    codecs = learn_codecs(TextBlueprint(source=side, joint=True), lines, lines)
+    how = Encoding(codecs, LimitsBlueprint(), sampled=True)
+    both = prepare(TsvBlueprint(path="t"), tmp_path, how, tmp_path / "cache")
+    picks = [choice.picks for _, choice in epoch(both, BatchBlueprint(), 0, 0)]
+    source, target = (np.concatenate([pick[name] for pick in picks]) for name in both.variants)
+    assert 0.35 < (source == target).mean() < 0.65
+
+
 def test_little_is_padded(store: Store) -> None:
     blueprint = BatchBlueprint(tokens=500)
     found = fill(store, blueprint, 0)

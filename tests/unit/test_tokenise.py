@@ -158,6 +158,11 @@ def test_learning_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+def test_long_lines_are_learned_from() -> None:
+    learned = SentencePieceBlueprint(size=283).learn([*LINES, "qq " * 5_000])
+    assert any("q" in piece for piece in learned.vocabulary)
+
+
 def test_a_sample_of_the_lines_is_always_the_same() -> None:
     some = SentencePieceBlueprint(size=279, sample=50)
     assert some.learn(iter(LINES)).to_bytes() == some.learn(LINES).to_bytes()
