@@ -134,6 +134,18 @@ def test_all_that_matters_names_a_store(tmp_path: Path) -> None:
     assert len(folders) == len(stores)
 
 
+def test_the_same_corpus_elsewhere_has_other_places_alone(tmp_path: Path) -> None:
+    stores = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name)
+        stores.append(
+            prepare(TsvBlueprint(path="t"), tmp_path / name, encoding(), tmp_path / "cache")
+        )
+        assert stores[-1].example(0).place == f"{tmp_path}/{name}/t:1"
+    assert stores[0].fingerprint == stores[1].fingerprint
+
+
 def test_a_store_is_there_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

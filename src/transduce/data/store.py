@@ -189,7 +189,8 @@ def prepare(corpus: CorpusBlueprint, base: Path, encoding: Encoding, cache: Path
         Problem: the corpus cannot be read, or the store is damaged.
     """
     fingerprint = _fingerprint(corpus, base, encoding)
-    target = cache / fingerprint[:32]
+    # Places in the store begin with ``base``; nothing else depends on it.
+    target = cache / hashlib.sha256(f"{fingerprint} {base}".encode()).hexdigest()[:32]
     if not target.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with _alone(cache):
