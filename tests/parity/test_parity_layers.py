@@ -11,7 +11,7 @@ from torch import nn
 from transduce.models.decoders.transformer import DecoderLayer, TransformerDecoderBlueprint
 from transduce.models.encoders.transformer import EncoderLayer, TransformerEncoderBlueprint
 from transduce.nn.layers import FeedForward, NormOrder, Residual, Sinusoid
-from transduce.nn.multihead import GrowingKV, MultiHead, padding_bias
+from transduce.nn.multihead import CrossAttention, GrowingKV, MultiHead, SelfAttention, padding_bias
 
 WIDTH, HEADS, INNER = 12, 3, 20
 ORDERS: tuple[NormOrder, ...] = ("pre", "post")
@@ -21,10 +21,14 @@ Norms = list[tuple[Residual, nn.LayerNorm]]
 
 
 def copy_attention(ours: MultiHead, theirs: nn.MultiheadAttention) -> None:
-    ours.query.weight.data.copy_(theirs.in_proj_weight[:WIDTH])
-    ours.key_value.weight.data.copy_(theirs.in_proj_weight[WIDTH:])
-    ours.query.bias.data.copy_(theirs.in_proj_bias[:WIDTH])
-    ours.key_value.bias.data.copy_(theirs.in_proj_bias[WIDTH:])
+    if isinstance(ours, SelfAttention):
+        ours.query_key_value.weight.data.copy_(theirs.in_proj_weight)
+        ours.query_key_value.bias.data.copy_(theirs.in_proj_bias)
+    elif isinstance(ours, CrossAttention):
+        ours.query.weight.data.copy_(theirs.in_proj_weight[:WIDTH])
+        ours.key_value.weight.data.copy_(theirs.in_proj_weight[WIDTH:])
+        ours.query.bias.data.copy_(theirs.in_proj_bias[:WIDTH])
+        ours.key_value.bias.data.copy_(theirs.in_proj_bias[WIDTH:])
     ours.out.load_state_dict(theirs.out_proj.state_dict())
 
 

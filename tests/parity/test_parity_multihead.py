@@ -23,16 +23,20 @@ MASK = torch.arange(7) < torch.tensor([7, 3, 5])[:, None]
 
 def copy_weights(ours: MultiHead, theirs: nn.MultiheadAttention) -> None:
     """Copy torch's weights, which it keeps as one matrix or, for a foreign memory, as three."""
-    if theirs.in_proj_weight is None:
-        query, keys, values = theirs.q_proj_weight, theirs.k_proj_weight, theirs.v_proj_weight
-    else:
-        query, keys, values = theirs.in_proj_weight.chunk(3)
-    ours.query.weight.data.copy_(query)
-    ours.key_value.weight.data.copy_(torch.cat([keys, values]))
     nn.init.normal_(theirs.in_proj_bias)
     nn.init.normal_(theirs.out_proj.bias)
-    ours.query.bias.data.copy_(theirs.in_proj_bias[:WIDTH])
-    ours.key_value.bias.data.copy_(theirs.in_proj_bias[WIDTH:])
+    if isinstance(ours, SelfAttention):
+        ours.query_key_value.weight.data.copy_(theirs.in_proj_weight)
+        ours.query_key_value.bias.data.copy_(theirs.in_proj_bias)
+    elif isinstance(ours, CrossAttention):
+        if theirs.in_proj_weight is None:
+            query, keys, values = theirs.q_proj_weight, theirs.k_proj_weight, theirs.v_proj_weight
+        else:
+            query, keys, values = theirs.in_proj_weight.chunk(3)
+        ours.query.weight.data.copy_(query)
+        ours.key_value.weight.data.copy_(torch.cat([keys, values]))
+        ours.query.bias.data.copy_(theirs.in_proj_bias[:WIDTH])
+        ours.key_value.bias.data.copy_(theirs.in_proj_bias[WIDTH:])
     ours.out.load_state_dict(theirs.out_proj.state_dict())
 
 
@@ -108,7 +112,7 @@ def test_rows_of_a_fixed_cache_may_differ_in_length() -> None:
     x, lengths = torch.randn(3, 7, WIDTH), torch.tensor([6, 2, 4])
     past = empty(9)
     for row, size in enumerate(lengths.tolist()):
-        keys, values = ours.project(x[row : row + 1, :size])
+        _, keys, values = ours.project(x[row : row + 1, :size])
         past.keys[row, :, :size], past.values[row, :, :size] = keys[0], values[0]
     token = x[torch.arange(3), lengths][:, None]
     out, _ = ours.extend(token, past, lengths, past.causal(lengths, 1, x.dtype))

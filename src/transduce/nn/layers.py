@@ -14,15 +14,20 @@ from transduce.nn.dropout import Dropout
 NormOrder = Literal["pre", "post"]
 
 
+def projection(inputs: int, outputs: int) -> nn.Linear:
+    """Return a linear map with Xavier's uniform weights (Glorot 2010)."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class FeedForward(nn.Sequential):
     """Two linear maps around a ReLU, position by position (Vaswani 2017)."""
 
     def __init__(self, width: int, inner: int, dropout: float) -> None:
-        first, second = nn.Linear(width, inner), nn.Linear(inner, width)
-        for layer in (first, second):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        super().__init__(first, nn.ReLU(), Dropout(dropout), second)
+        first, second = projection(width, inner), projection(inner, width)
+        super().__init__(first, nn.ReLU(inplace=True), Dropout(dropout), second)
 
 
 class Residual(nn.Module):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from transduce.nn.layers import projection
 from transduce.nn.tap import Tap
 from transduce.tree import PerSource
 
@@ -105,32 +106,15 @@ class MultiHead(nn.Module):
 
     shows = "attention"  # what its tap is called
 
-    def __init__(self, width: int, heads: int, memory: int | None = None) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.width, self.heads = width, heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(memory or width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.out = projection(width, width)
         self.weights = Tap(self.shows)
-        for layer in (self.query, self.key_value, self.out):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
     def split(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T d"]:
         """Separate the heads."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
-
-    def project(self, x: Float[Tensor, "B S D"]) -> tuple[Tensor, Tensor]:
-        """Return keys and values, each (B, H, S, d)."""
-        keys, values = self.key_value(x).chunk(2, -1)
-        return self.split(keys), self.split(values)
-
-    def project_all(self, x: Float[Tensor, "B S D"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values of the same positions by one matrix product."""
-        weight = torch.cat([self.query.weight, self.key_value.weight])
-        bias = torch.cat([self.query.bias, self.key_value.bias])
-        query, keys, values = F.linear(x, weight, bias).chunk(3, -1)
-        return self.split(query), self.split(keys), self.split(values)
 
     def attend(
         self,
@@ -158,11 +142,20 @@ class SelfAttention(MultiHead):
 
     shows = "self-attention"
 
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.query_key_value = projection(width, 3 * width)
+
+    def project(self, x: Float[Tensor, "B S D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each (B, H, S, d), by one matrix product."""
+        query, keys, values = self.query_key_value(x).chunk(3, -1)
+        return self.split(query), self.split(keys), self.split(values)
+
     def forward(
         self, x: Float[Tensor, "B S D"], bias: Float[Tensor, "B 1 1 S"]
     ) -> Float[Tensor, "B S D"]:
         """Look both ways (encoder)."""
-        return self.attend(*self.project_all(x), bias)
+        return self.attend(*self.project(x), bias)
 
     def extend(
         self,
@@ -172,7 +165,7 @@ class SelfAttention(MultiHead):
         bias: Float[Tensor, "N 1 T P"] | None,
     ) -> tuple[Float[Tensor, "N T D"], KV]:
         """Look back at all tokens read so far and at these (decoder)."""
-        query, keys, values = self.project_all(x)
+        query, keys, values = self.project(x)
         past = past.append(keys, values, length)
         return self.attend(query, past.keys, past.values, bias), past
 
@@ -182,10 +175,15 @@ class CrossAttention(MultiHead):
 
     shows = "source attention"
 
+    def __init__(self, width: int, heads: int, memory: int) -> None:
+        super().__init__(width, heads)
+        self.query = projection(width, width)
+        self.key_value = projection(memory, 2 * width)
+
     def prepare(self, states: Float[Tensor, "B S D"]) -> CrossKV:
         """Project the source once."""
-        keys, values = self.project(states)
-        return CrossKV(*own(keys, values))
+        keys, values = self.key_value(states).chunk(2, -1)
+        return CrossKV(*own(self.split(keys), self.split(values)))
 
     def forward(
         self,
