@@ -6,6 +6,7 @@ for, so that ``import transduce`` and ``transduce --help`` stay quick.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Transducer", "__version__"]
 __version__ = "0.1.0"
+
+# oneDNN keeps compiled code for 1024 shapes by default, which for recurrent layers over batches of
+# all lengths grows to 2 GB; making it anew costs 5 % of a step.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 
 def __getattr__(name: str) -> object:
