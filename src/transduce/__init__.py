@@ -16,8 +16,8 @@ __all__ = ["Transducer", "__version__"]
 __version__ = "0.1.0"
 
 # oneDNN keeps compiled code for 1024 shapes by default, which for recurrent layers over batches of
-# all lengths grows to 2 GB; making it anew costs 5 % of a step.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+# all lengths grows to 2 GB; making it anew costs 5 % of such a layer's time.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 
 def __getattr__(name: str) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,8 +43,8 @@ Greedy = Annotated[bool, typer.Option("--greedy", help="Greedy search.")]
 
 def main() -> None:
     """Run the command line; what the user can put right is a message, and exit code 2."""
-    # On a machine that is shared, threads that spin while they wait make each other 15 times slower;
-    # the setting is read when torch is loaded.
+    # Threads that spin while they wait make each other up to 15 times slower on a shared machine;
+    # torch reads the setting when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(prog_name="transduce")

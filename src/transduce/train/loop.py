@@ -15,6 +15,7 @@ from transduce.data.batch import Batch
 from transduce.data.stream import Position
 from transduce.nn.dropout import MaskPool, drawing_from
 from transduce.problem import Problem
+from transduce.train.memory import keep_freed_memory
 from transduce.train.objective import Learner, Loss
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Precision
@@ -67,6 +68,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
     Raises:
         Problem: the loss is no longer a number.
     """
+    keep_freed_memory()
     pool = MaskPool(plan.seed)
     while state.step < plan.steps:
         state.learner.train()
