@@ -46,6 +46,7 @@ def main() -> None:
     # Threads that spin while they wait make each other up to 15 times slower on a shared machine;
     # torch reads the setting when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         app(prog_name="transduce")
     except Problem as problem:

@@ -50,7 +50,7 @@ def ragged(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 
 
 @given(ragged())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_reverse_turns_the_real_part_and_leaves_the_padding(batch: tuple[Tensor, Tensor]) -> None:
     x, lengths = batch
     for row, turned, size in zip(x, reverse(x, lengths), lengths, strict=True):
@@ -59,7 +59,7 @@ def test_reverse_turns_the_real_part_and_leaves_the_padding(batch: tuple[Tensor,
 
 
 @given(ragged())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_reversing_twice_changes_nothing(batch: tuple[Tensor, Tensor]) -> None:
     x, lengths = batch
     assert torch.equal(reverse(reverse(x, lengths), lengths), x)

@@ -96,7 +96,7 @@ sizes = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
 @given(sizes, st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_reorder_picks_rows_and_skips_sources(size: tuple[int, int], data: st.DataObject) -> None:
     sources, width = size
     n = sources * width
@@ -108,7 +108,7 @@ def test_reorder_picks_rows_and_skips_sources(size: tuple[int, int], data: st.Da
 
 
 @given(sizes, st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_reordering_twice_is_reordering_once(size: tuple[int, int], data: st.DataObject) -> None:
     n = size[0] * size[1]
     index = st.lists(st.integers(0, n - 1), min_size=n, max_size=n).map(torch.tensor)
@@ -120,7 +120,7 @@ def test_reordering_twice_is_reordering_once(size: tuple[int, int], data: st.Dat
 
 
 @given(sizes, st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_keep_takes_sources_with_all_their_rows(size: tuple[int, int], data: st.DataObject) -> None:
     sources, width = size
     chosen = data.draw(st.lists(st.integers(0, sources - 1), min_size=1, unique=True))
@@ -132,7 +132,7 @@ def test_keep_takes_sources_with_all_their_rows(size: tuple[int, int], data: st.
 
 
 @given(sizes, st.integers(1, 4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_widen_repeats_rows_side_by_side(size: tuple[int, int], times: int) -> None:
     sources, width = size
     own = [row for row in range(sources * width) for _ in range(times)]

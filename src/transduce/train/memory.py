@@ -7,7 +7,7 @@ import sys
 from typing import Final
 
 TRIM_THRESHOLD: Final = -1  # the numbers of these settings in glibc's malloc.h
-MMAP_THRESHOLD: Final = -3
+MMAP_MAX: Final = -4
 
 
 def keep_freed_memory() -> bool:
@@ -23,5 +23,5 @@ def keep_freed_memory() -> bool:
         setting = ctypes.CDLL(None).mallopt
     except AttributeError:  # another C library
         return False
-    done = setting(TRIM_THRESHOLD, 2**31 - 1), setting(MMAP_THRESHOLD, 32 << 20)
+    done = setting(TRIM_THRESHOLD, 2**31 - 1), setting(MMAP_MAX, 0)
     return all(done)
