@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
+from transduce.models.interface import Bank
+from transduce.nn.attend import GeneralAttention
 from transduce.nn.recurrent import Bidirectional, Cell, Hidden, Stack
 
 CELLS: tuple[Cell, ...] = ("lstm", "gru")
@@ -84,3 +87,26 @@ def test_bidirectional_equals_torch_packed(cell: Cell) -> None:
     (mine,) = torch.autograd.grad((out * weight).sum(), x)
     (wanted,) = torch.autograd.grad((expected * weight).sum(), x)
     torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=0)
+
+
+def test_decoder_equals_the_formulas() -> None:
+    """h~ = tanh(W [s; c]) after an LSTM that begins from the source (Luong 2015, 3; Cho 2014)."""
+    torch.manual_seed(4)
+    blueprint = RecurrentDecoderBlueprint(embedding=INPUTS, width=WIDTH, layers=2, dropout=0.0)
+    decoder, memory = blueprint.build(9, 4), torch.randn(2, 3, 4)
+    bank = Bank(memory, torch.ones(2, 3, dtype=torch.bool), torch.randn(2, 4))
+    tokens = torch.randint(0, 9, (2, 5))
+    out = decoder(tokens, {"source": bank})
+    theirs = nn.LSTM(INPUTS, WIDTH, 2, batch_first=True)
+    for depth, part in enumerate(decoder.stack.layers):
+        for name, value in part.named_parameters():
+            theirs.get_parameter(name.replace("_l0", f"_l{depth}")).data.copy_(value)
+    first = torch.tanh(decoder.bridge(bank.summary)).view(2, 2, WIDTH).transpose(0, 1).contiguous()
+    states, _ = theirs(decoder.embedding(tokens), (first, torch.zeros_like(first)))
+    assert isinstance(decoder.connection, GeneralAttention)
+    scores = torch.einsum("btq,qd,bsd->bts", states, decoder.connection.key.weight, memory)
+    attention = scores.softmax(-1)
+    both = torch.cat([states, attention @ memory], -1)
+    features = torch.tanh(both @ decoder.combine.weight.T + decoder.combine.bias)
+    torch.testing.assert_close(out.features, features, atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.attention, attention, atol=1e-5, rtol=0)

@@ -166,6 +166,17 @@ def test_a_gradient_that_is_no_number_is_a_problem_and_spoils_nothing() -> None:
     assert at.step == 2
 
 
+def test_the_rate_follows_the_schedule_from_the_first_update_to_the_last() -> None:
+    optimiser = setting(rate=0.1, schedule={"kind": "cosine", "warmup": 2})
+    at = state(0.0, optimiser)
+    rates = [update.rate for update in steps(at, stream(), plan(6, optimiser))]
+    assert rates == pytest.approx(
+        [0.1 * optimiser.schedule.factor(step, 6, []) for step in range(1, 7)]
+    )
+    assert rates[0] == pytest.approx(0.05)
+    assert rates[-1] == pytest.approx(0.0)
+
+
 def test_a_plateau_cuts_the_rate_of_the_next_update() -> None:
     schedule = {"kind": "plateau", "warmup": 0, "cut": 0.5, "patience": 2}
     optimiser = setting(rate=0.1, schedule=schedule)
