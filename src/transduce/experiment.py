@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from transduce.blueprint import Blueprint
 from transduce.data.read import CorpusBlueprint
@@ -112,3 +112,12 @@ class Experiment(Blueprint):
     """what predictions are scored with"""
     published: tuple[PublishedBlueprint, ...] = ()
     """scores of others on the same test set, to be shown beside ours"""
+
+    @model_validator(mode="after")
+    def _ties_what_is_one(self) -> Experiment:
+        if self.model.tie == "all" and not self.text.joint:
+            raise ValueError(
+                "model.tie: all makes one table of both sides, which needs one vocabulary; set "
+                "text.joint: true, or model.tie: output"
+            )
+        return self

@@ -18,6 +18,7 @@ from torch import Tensor
 from transduce.bundle import Bundle, is_bundle
 from transduce.data.stream import by_length
 from transduce.explain.reading import source_attention
+from transduce.folder import recover
 from transduce.problem import Problem
 from transduce.search.beam import Beam
 from transduce.search.hypotheses import Hypotheses
@@ -95,6 +96,7 @@ class Transducer:
         """
         path = Path(folder)
         if not is_bundle(path):
+            recover(path / "model")
             if not (path / "model").exists():
                 missing = "holds no trained model yet" if path.is_dir() else "no such folder"
                 raise Problem(f"{missing}; give the folder of a run or of a model", str(folder))
