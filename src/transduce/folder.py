@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,27 @@ def recover(target: Path) -> None:
     """Bring the old folder back if the power went between the two renames of ``write``."""
     if not target.exists() and _beside(target, "old").exists():
         _beside(target, "old").rename(target)
+
+
+@contextmanager
+def alone(target: Path, wait: bool) -> Iterator[None]:
+    """Let no other process in that asks the same of ``target``; the lock ends with the process.
+
+    Raises:
+        Problem: another process is there and ``wait`` is False.
+    """
+    import fcntl
+
+    target.mkdir(parents=True, exist_ok=True)
+    with (target / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise Problem(
+                "another process is at work in this folder; wait for it or choose another folder",
+                str(target),
+            ) from None
+        yield
 
 
 def verify(target: Path) -> None:

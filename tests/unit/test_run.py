@@ -159,3 +159,11 @@ def test_changed_data_is_noticed(data: Path) -> None:
     (data / "train.tsv").write_text("1\t2\n" * 50, encoding="utf-8")
     with pytest.raises(Problem, match="data"):
         run(data, "run")
+
+
+def test_two_processes_do_not_train_in_one_folder(data: Path) -> None:
+    with (
+        folder.alone(data / "run", wait=False),
+        pytest.raises(Problem, match="another process is at work"),
+    ):
+        run(data, "run")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -192,8 +192,7 @@ def prepare(corpus: CorpusBlueprint, base: Path, encoding: Encoding, cache: Path
     # Places in the store begin with ``base``; nothing else depends on it.
     target = cache / hashlib.sha256(f"{fingerprint} {base}".encode()).hexdigest()[:32]
     if not target.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with _alone(cache):
+        with folder.alone(cache, wait=True):
             if not target.exists():
                 folder.write(target, lambda path: _make(path, corpus, base, encoding, fingerprint))
     return _open(target, fingerprint)
@@ -215,16 +214,6 @@ def _fingerprint(corpus: CorpusBlueprint, base: Path, encoding: Encoding) -> str
         },
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _alone(cache: Path) -> Iterator[None]:
-    """Let no other process make a store here; the lock ends with the process at the latest."""
-    import fcntl
-
-    with (cache / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _open(path: Path, fingerprint: str) -> Store:

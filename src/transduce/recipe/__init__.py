@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from transduce.experiment import Experiment
+from transduce.folder import alone
 from transduce.recipe.finish import finish
 from transduce.recipe.prepare import prepare
 from transduce.recipe.run import Run
@@ -26,7 +27,7 @@ def train(experiment: Experiment, base: Path, folder: Path, show: Show) -> int:
     if experiment.train.threads:
         torch.set_num_threads(experiment.train.threads)
     torch.manual_seed(experiment.seed)
-    with listening() as stop:
+    with alone(folder, wait=False), listening() as stop:
         run = Run(experiment, folder, prepare(experiment, base, folder, show), show)
         if not run.resume():
             run.describe()
