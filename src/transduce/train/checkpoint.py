@@ -65,13 +65,14 @@ def threads(source: Path) -> int:
 
 def every(root: Path) -> list[Path]:
     """Return the checkpoints of a run, oldest first."""
-    return sorted(path for path in root.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name))
+    found = [path for path in root.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def remove(path: Path) -> None:
     """Delete a checkpoint; half of one is never taken for a whole one."""
     gone = path.with_name(f".{path.name}.gone")
-    path.rename(gone)
+    _move(path, gone)
     shutil.rmtree(gone)
 
 
@@ -86,10 +87,16 @@ def newest(root: Path) -> tuple[Path | None, list[Problem]]:
             folder.verify(path)
         except Problem as problem:
             problems.append(problem)
-            path.rename(path.with_name(path.name + ".damaged"))
+            _move(path, path.with_name(path.name + ".damaged"))
         else:
             return path, problems
     return None, problems
+
+
+def _move(path: Path, target: Path) -> None:
+    """Rename a folder; one that already has the name goes."""
+    shutil.rmtree(target, ignore_errors=True)
+    path.rename(target)
 
 
 def average(sources: Iterable[Path]) -> dict[str, Tensor]:
@@ -123,6 +130,7 @@ def load_tensors(model: nn.Module, saved: Mapping[str, Tensor], where: Path) -> 
         if parameter.shape != saved[name].shape:
             ours, theirs = tuple(parameter.shape), tuple(saved[name].shape)
             raise Problem(f"{name} has shape {theirs}, the model wants {ours}", str(where))
+    for name, parameter in own.items():
         parameter.data.copy_(saved[name])
 
 

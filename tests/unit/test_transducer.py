@@ -1,0 +1,227 @@
+"""The front door: what goes in, what comes out, in which order, and what is known of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from transduce.problem import Problem
+from transduce.search import Beam, Greedy
+from transduce.text.vocabulary import SPECIALS
+from transduce.train.checkpoint import tensors
+from transduce.transducer import Result, Token, Transducer
+
+TEXTS = ["abc", "bcd", "", "dab", "never seen: ξ", " \t", "a cab", "ä <b> &", "abcd" * 5]
+
+
+@pytest.fixture(scope="module", params=tiny.MODELS)
+def model(request: pytest.FixtureRequest) -> Transducer:
+    return tiny.transducer(tiny.MODELS[request.param])
+
+
+def test_a_text_has_an_answer_and_a_list_has_answers_in_its_order(model: Transducer) -> None:
+    answers = model(TEXTS)
+    assert [answer.source for answer in answers] == TEXTS
+    assert [str(answer) for answer in answers] == [answer.text for answer in answers]
+    for text, answer in zip(TEXTS, answers, strict=True):
+        alone = model(text)
+        assert isinstance(alone, Result)
+        assert (alone.source, alone.text) == (text, answer.text)
+        assert alone.log_prob == pytest.approx(answer.log_prob, abs=1e-4)
+    assert [answer.text for answer in model(tuple(TEXTS))] == [answer.text for answer in answers]
+    assert len({answer.text for answer in answers}) > 2, "this model tells texts apart"
+    assert model([]) == []
+
+
+def test_a_blank_text_has_a_blank_answer(model: Transducer) -> None:
+    for blank in ("", " ", "\t \u3000"):
+        answer = model(blank, alternatives=2, attention=True)
+        assert answer == Result(blank, "", 0.0, 0.0, finished=True, tokens=())
+
+
+def test_probabilities_of_tokens_make_the_probability_of_the_answer(model: Transducer) -> None:
+    for answer in itertools.chain(model(TEXTS), model(TEXTS, Greedy())):
+        assert all(0 <= token.probability <= 1 for token in answer.tokens)
+        logs = [token.log_prob for token in answer.tokens]
+        assert logs == pytest.approx([math.log(token.probability) for token in answer.tokens])
+        assert sum(logs) == pytest.approx(answer.log_prob, abs=1e-4)
+        shown = [token.piece for token in answer.tokens if token.piece not in SPECIALS]
+        assert "".join(shown) == answer.text
+        assert (answer.finished and bool(answer.tokens)) == any(
+            token.piece == "</s>" for token in answer.tokens
+        )
+
+
+def test_a_search_ranks_by_its_own_score(model: Transducer) -> None:
+    for answer in model(TEXTS, Greedy()):
+        assert answer.score == answer.log_prob
+    for answer in model(TEXTS, Beam(width=3)):
+        assert answer.score == pytest.approx(answer.log_prob / max(1, len(answer.tokens)))
+
+
+def test_given_answers_are_as_likely_as_found_ones(model: Transducer) -> None:
+    found = [answer for answer in model(TEXTS) if answer.tokens and answer.finished]
+    assert len(found) > 2
+    forced = model.force([answer.source for answer in found], [answer.text for answer in found])
+    for answer, tokens in zip(found, forced, strict=True):
+        assert [token.piece for token in tokens] == [token.piece for token in answer.tokens]
+        wanted = [token.log_prob for token in answer.tokens]
+        assert [token.log_prob for token in tokens] == pytest.approx(wanted, abs=1e-4)
+
+
+def test_alternatives_are_the_next_best_and_all_different(model: Transducer) -> None:
+    for plain, answer in zip(model(TEXTS), model(TEXTS, alternatives=3), strict=True):
+        ranked = [answer, *answer.alternatives]
+        assert (answer.text, answer.score) == (plain.text, plain.score)
+        assert plain.alternatives == ()
+        if answer.source.strip():
+            assert len(ranked) == 4
+        order = [(other.finished, other.score) for other in ranked]
+        assert order == sorted(order, reverse=True)
+        assert len({other.tokens for other in ranked}) == len(ranked)
+        assert len({other.text for other in ranked}) == len(ranked)
+        for other in answer.alternatives:
+            assert other.source == answer.source
+            assert sum(token.log_prob for token in other.tokens) == pytest.approx(
+                other.log_prob, abs=1e-4
+            )
+
+
+def test_more_alternatives_than_the_beam_is_wide_widen_it(model: Transducer) -> None:
+    answer = model("abc", Beam(width=2), alternatives=6)
+    assert len(answer.alternatives) == 6
+
+
+def test_greedy_search_has_no_alternatives(model: Transducer) -> None:
+    with pytest.raises(Problem, match="for alternatives use beam search"):
+        model("abc", Greedy(), alternatives=1)
+    with pytest.raises(Problem, match="for alternatives use beam search"):
+        next(model.predict(["abc"], Greedy(), alternatives=1))
+
+
+def test_an_answer_that_the_limit_cut_off_says_so() -> None:
+    cut = Transducer(tiny.bundle(tiny.MODELS["transformer"], longest=(0.5, 1)))
+    answers = cut(TEXTS, alternatives=1)
+    assert not all(answer.finished for answer in answers)
+    for answer in answers:
+        most = math.ceil(0.5 * (len(answer.source) + 1)) + 1  # with the symbol for the end
+        for other in (answer, *answer.alternatives):
+            assert len(other.tokens) <= most
+            if other.tokens:
+                assert other.finished == (other.tokens[-1].piece == "</s>")
+
+
+def test_attention_is_a_distribution_over_the_pieces_of_the_source(model: Transducer) -> None:
+    plain = model(TEXTS)
+    for answer, unwatched in zip(model(TEXTS, attention=True), plain, strict=True):
+        assert (answer.text, answer.tokens) == (unwatched.text, unwatched.tokens)
+        assert unwatched.attention is None
+        if answer.source.strip():
+            assert answer.source_pieces[-1] == "</s>"
+            assert answer.attention is not None
+            assert answer.attention.shape == (len(answer.tokens), len(answer.source_pieces))
+            assert (answer.attention >= 0).all()
+            np.testing.assert_allclose(answer.attention.sum(1), 1, atol=1e-5)
+
+
+def test_attention_to_a_text_does_not_depend_on_the_other_texts(model: Transducer) -> None:
+    together = model(TEXTS, attention=True)
+    for text, answer in zip(TEXTS, together, strict=True):
+        alone = model(text, attention=True).attention
+        if alone is not None and answer.attention is not None:
+            np.testing.assert_allclose(alone, answer.attention, atol=1e-4)
+        else:
+            assert not text.strip()
+
+
+def test_without_attention_there_is_none_to_show() -> None:
+    fixed = tiny.transducer(tiny.FIXED)
+    assert [answer.attention for answer in fixed(TEXTS, attention=True)] == [None] * len(TEXTS)
+    assert [answer.text for answer in fixed(TEXTS, attention=True)] == [
+        answer.text for answer in fixed(TEXTS)
+    ]
+
+
+def test_a_stream_is_answered_in_order_and_read_no_further_than_asked(model: Transducer) -> None:
+    taken = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal taken
+        for text in itertools.cycle(TEXTS):
+            taken += 1
+            yield text
+
+    answers = model.predict(endless(), ahead=4)
+    assert taken == 0
+    first = next(answers)
+    assert taken == 4
+    rest = list(itertools.islice(answers, 3))
+    assert taken == 4
+    rest += itertools.islice(answers, 9)
+    assert taken == 16
+    sources = [answer.source for answer in (first, *rest)]
+    assert sources == list(itertools.islice(itertools.cycle(TEXTS), 13))
+    wanted = [answer.text for answer in model(sources)]
+    assert [answer.text for answer in (first, *rest)] == wanted
+
+
+def test_the_end_of_a_stream_is_the_end_of_its_answers(model: Transducer) -> None:
+    assert [answer.source for answer in model.predict(TEXTS, ahead=4)] == TEXTS
+    assert list(model.predict([])) == []
+
+
+def test_answering_changes_nothing_in_the_model(model: Transducer) -> None:
+    before = {name: value.clone() for name, value in tensors(model.model).items()}
+    state = torch.get_rng_state()
+    first = model("abc", alternatives=2, attention=True).tokens
+    assert model("abc").tokens == first
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in tensors(model.model).items())
+
+
+class Reader(HTMLParser):
+    """Collects the tags and the text of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_notebook_shows_the_answer_and_runs_nothing_in_it() -> None:
+    text = "<script>alert('&amp;')</script><img src=x onerror=y>"
+    tokens = (Token(text, -0.7), Token("</s>", -0.001))
+    shown = Result("source", text, -0.35, -0.7, finished=True, tokens=tokens)._repr_html_()
+    reader = Reader()
+    reader.feed(shown)
+    assert reader.tags == {"div", "b", "br", "small", "span"}
+    assert reader.text.count(text) == 2
+    assert "</s>" in reader.text
+    assert "-0.70" in reader.text
+
+
+def test_a_run_is_loaded_by_its_folder_or_by_that_of_its_model(tmp_path: Path) -> None:
+    made = tiny.bundle(tiny.MODELS["recurrent"])
+    made.save(tmp_path / "run" / "model", tensors(made.model), "card")
+    wanted = Transducer(made, torch.device("cpu"))(TEXTS)
+    for folder in (tmp_path / "run", str(tmp_path / "run" / "model")):
+        assert Transducer.load(folder, device="cpu")(TEXTS) == wanted
+
+
+def test_a_model_can_be_looked_at() -> None:
+    shown = repr(tiny.transducer(tiny.MODELS["mixed"]))
+    assert shown.startswith("Transducer(transformer encoder, recurrent decoder, 0.0 M parameters")
