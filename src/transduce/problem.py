@@ -36,7 +36,7 @@ def optional(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
+        package = (error.name or module).partition(".")[0]  # of what is missing
         raise Problem(
             f"this needs the package {package}; run: pip install 'transduce[{extra}]'"
         ) from error

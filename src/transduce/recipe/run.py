@@ -87,7 +87,7 @@ class Run:
             Journal(folder_ / "train.jsonl"),
             Journal(folder_ / "samples.jsonl"),
         )
-        self.board = TensorBoard(folder_ / "tensorboard") if setting.tensorboard else None
+        self.board: TensorBoard | None = None
         self.best = Best([])
 
     @property
@@ -100,21 +100,25 @@ class Run:
         newest, problems = checkpoint.newest(self.checkpoints)
         for problem in problems:
             self.show.say(f"warning: {problem}; going back to the checkpoint before it")
-        if newest is None:
-            return False
-        checkpoint.load(newest, self.state)
-        if (before := checkpoint.threads(newest)) != torch.get_num_threads():
+        if newest is not None:
+            self._restore(newest)
+        for journal in (self.journal, self.samples):
+            journal.rewind(self.state.step)
+        if self.experiment.train.tensorboard:
+            self.board = TensorBoard(self.folder / "tensorboard", self.state.step)
+        for record in self.journal.read():
+            if record["kind"] == "validation":
+                self.best.enter(record["quality"], record["step"], self.experiment.validation.keep)
+        return newest is not None
+
+    def _restore(self, saved: Path) -> None:
+        checkpoint.load(saved, self.state)
+        if (before := checkpoint.threads(saved)) != torch.get_num_threads():
             self.show.say(
                 f"warning: the run was computed with {before} threads and goes on with "
                 f"{torch.get_num_threads()}; for the same bits set train.threads: {before}"
             )
-        for journal in (self.journal, self.samples):
-            journal.rewind(self.state.step)
-        for record in self.journal.read():
-            if record["kind"] == "validation":
-                self.best.enter(record["quality"], record["step"], self.experiment.validation.keep)
         self.show.say(f"going on from step {self.state.step}")
-        return True
 
     def describe(self) -> None:
         """Write down what is about to be trained, and where."""

@@ -22,19 +22,19 @@ class Journal:
     def add(self, record: Record) -> None:
         """Append a record."""
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(_line(record))
 
     def rewind(self, step: int) -> None:
         """Forget what was written after update ``step``: the run goes on from there."""
         if self.path.exists():
             kept = [record for record in self.read() if record["step"] <= step]
-            lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
-            folder.write_text(self.path, "".join(lines))
+            folder.write_text(self.path, "".join(map(_line, kept)))
 
     def read(self) -> list[dict[str, Any]]:
-        """Return all records; a last line that a crash cut off is left out."""
+        """Return all records, none if there is no file; a line that a crash cut off is left out."""
         records = []
-        for line in self.path.read_bytes().split(b"\n"):
+        lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
+        for line in lines:
             try:
                 records.append(json.loads(line))
             except ValueError:
@@ -42,15 +42,22 @@ class Journal:
         return records
 
 
-class TensorBoard:
-    """The same numbers as TensorBoard shows them (extra ``track``)."""
+def _line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
 
-    def __init__(self, target: Path) -> None:
+
+class TensorBoard:
+    """The same numbers as TensorBoard shows them (extra ``track``).
+
+    What an earlier part of the run wrote there after update ``step`` is forgotten.
+    """
+
+    def __init__(self, target: Path, step: int) -> None:
         try:
             board = optional("torch.utils.tensorboard", "track")
         except Problem as problem:
             raise Problem(problem.what, "train.tensorboard") from None
-        self._writer = board.SummaryWriter(str(target))
+        self._writer = board.SummaryWriter(str(target), purge_step=step + 1)
 
     def add(self, record: Record) -> None:
         """Write every number of a record."""
