@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from transduce.data.batch import Example
+from transduce.data.lines import Skipped
+from transduce.evaluate import evaluate
 from transduce.experiment import Experiment
 from transduce.models.build import build
-from transduce.recipe.prepare import Prepared, prepare
+from transduce.recipe.prepare import Prepared, device, prepare
 from transduce.train.progress import Show
+from transduce.train.track import tensorboard
+
+SCORED = 100  # dev examples that the metrics are tried on
 
 
 def check(experiment: Experiment, base: Path, show: Show) -> str:
@@ -17,7 +23,13 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
     Raises:
         Problem: whatever would stop a training run at its start.
     """
+    device(experiment.train.device)
+    if experiment.train.tensorboard:
+        tensorboard()
+    metrics = [metric.build() for metric in experiment.metrics]
     prepared = prepare(experiment, base, None, show)
+    scored = prepared.dev[:SCORED]
+    evaluate(metrics, [e.references[0] for e in scored], [e.references for e in scored])
     sizes = {name: codec.size for name, codec in prepared.codecs.items()}
     model = build(experiment.model, sizes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -30,7 +42,8 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
         f"model: {parameters / 1e6:.2f} M parameters",
         f"training: {steps:,} updates of up to {batch:,} tokens, about "
         f"{steps * batch / max(tokens, 1):.1f} epochs",
-        *_warnings(prepared),
+        *_leaks(experiment, base, prepared),
+        *_unknown(prepared),
         "nothing stands in the way of training",
     ]
     return "\n".join(line for line in lines if line)
@@ -48,23 +61,35 @@ def _corpus(name: str, prepared: Prepared) -> str:
     return f"{name}: {examples:,} examples{f' ({shown})' if shown else ''}{left_out}"
 
 
-def _warnings(prepared: Prepared) -> list[str]:
-    """Return what will not stop training but may spoil the result."""
-    found = []
-    dev = {_pair(example) for example in prepared.dev}
-    both = sum(_pair(example) in dev for example in prepared.test)
-    if both:
-        found.append(f"warning: {both} test examples are also in dev; the test score will flatter")
+def _leaks(experiment: Experiment, base: Path, prepared: Prepared) -> Iterator[str]:
+    """Yield a warning for every two sets that share examples."""
+    dev, test = (
+        {pair for e in held for pair in _pairs(e)} for held in (prepared.dev, prepared.test)
+    )
+    train = experiment.data.train.read(base, Skipped())
+    both = {pair for e in train for pair in _pairs(e) if pair in dev or pair in test}
+    for name, examples, other, known in (
+        ("dev", prepared.dev, "train", both),
+        ("test", prepared.test, "train", both),
+        ("test", prepared.test, "dev", dev),
+    ):
+        count = sum(not known.isdisjoint(_pairs(example)) for example in examples)
+        if count:
+            flatters = f"the {name} score will flatter"
+            yield f"warning: {count} {name} examples are also in {other}; {flatters}"
+
+
+def _pairs(example: Example) -> list[tuple[str, str]]:
+    return [(example.sources["source"], reference) for reference in example.references]
+
+
+def _unknown(prepared: Prepared) -> Iterator[str]:
+    """Yield a warning for a side with many unknown symbols."""
+    facts = prepared.counts["dev"]
     for side in ("source", "target"):
-        facts = prepared.counts["dev"]
         unknown, tokens = facts[f"unknown_{side}"], facts[f"{side}_tokens"]
         if unknown > tokens / 50:
-            found.append(
+            yield (
                 f"warning: {unknown / tokens:.1%} of the {side} symbols in dev are unknown; use "
                 f"sentencepiece or bytes, or byte_fallback: true, in text.{side}.tokens"
             )
-    return found
-
-
-def _pair(example: Example) -> tuple[str, tuple[str, ...]]:
-    return example.sources["source"], tuple(sorted(example.references))

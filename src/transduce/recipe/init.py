@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +37,7 @@ from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
 from transduce.models.encoders.recurrent import RecurrentEncoderBlueprint
 from transduce.problem import Problem
 from transduce.text.codec import CodecBlueprint, TextBlueprint
+from transduce.text.normalise import NormaliserBlueprint
 from transduce.text.tokenise import (
     CharactersBlueprint,
     SentencePieceBlueprint,
@@ -45,6 +48,8 @@ from transduce.train.optimise import Cosine, OptimiserBlueprint
 
 LOOK = 100_000  # examples that are looked at
 HELD_OUT = 1000  # the most examples put aside for dev
+LEAST = 300  # pieces on top of the characters: the bytes, and a few that are longer
+UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 Table = type[TsvBlueprint] | type[CsvBlueprint] | type[JsonlBlueprint]
 TABLES: dict[str, Table] = {".tsv": TsvBlueprint, ".csv": CsvBlueprint, ".jsonl": JsonlBlueprint}
 
@@ -56,6 +61,7 @@ class Side(NamedTuple):
     characters: int  # different ones
     length: float  # characters in a usual text
     symbols: bool  # a few short words over and over, such as phones
+    spaced: bool  # the script puts spaces between words
 
 
 def init(paths: Sequence[Path], out: Path) -> str:
@@ -66,12 +72,14 @@ def init(paths: Sequence[Path], out: Path) -> str:
     ``out``.
 
     Raises:
-        Problem: the files are no such data, or ``out`` exists.
+        Problem: the files are no such data, or what is to be written exists or has no fit name.
     """
-    if out.exists():
-        raise Problem("this file exists; choose another name or remove it", str(out))
+    if out.suffix not in (".yaml", ".yml"):
+        raise Problem(f"configurations end in .yaml; say: -o {out}.yaml", str(out))
+    _is_free(out)
     base = out.resolve().parent
     corpora = [corpus(part, base) for part in _parts(paths)]
+    base.mkdir(parents=True, exist_ok=True)
     said = []
     if len(corpora) == 1:
         corpora = _put_aside(corpora[0], out)
@@ -84,6 +92,11 @@ def init(paths: Sequence[Path], out: Path) -> str:
     said.append(f"{len(examples):,}{' or more' if len(examples) == LOOK else ''} examples read")
     said.append(f"wrote {out}; next: transduce check {out}, then transduce train {out}")
     return "\n".join(said)
+
+
+def _is_free(path: Path) -> None:
+    if path.exists():
+        raise Problem("this file exists; choose another name or remove it", str(path))
 
 
 def _parts(paths: Sequence[Path]) -> list[list[Path]]:
@@ -128,6 +141,9 @@ def _seen_from(path: Path, base: Path) -> str:
 def _put_aside(whole: CorpusBlueprint, out: Path) -> list[CorpusBlueprint]:
     """Split a corpus into train and dev, so that no source is in both; write both as JSON lines."""
     base = out.resolve().parent
+    targets = {name: out.with_suffix(f".{name}.jsonl") for name in ("train", "dev")}
+    for path in targets.values():
+        _is_free(path)
     examples = list(whole.read(base, Skipped()))
     sources = sorted({example.sources["source"] for example in examples})
     if len(sources) < 2:
@@ -135,13 +151,11 @@ def _put_aside(whole: CorpusBlueprint, out: Path) -> list[CorpusBlueprint]:
     count = max(1, min(HELD_OUT, len(sources) // 20))
     chosen = np.random.default_rng(0).choice(len(sources), count, replace=False)
     held = {sources[place] for place in chosen}
-    parts: list[CorpusBlueprint] = []
-    for name, inside in (("train", False), ("dev", True)):
-        path = out.with_suffix(f".{name}.jsonl")
+    for name, path in targets.items():
+        inside = name == "dev"
         lines = (_line(e) for e in examples if (e.sources["source"] in held) == inside)
         folder.write_text(path, "".join(lines))
-        parts.append(JsonlBlueprint(path=path.name))
-    return parts
+    return [JsonlBlueprint(path=path.name) for path in targets.values()]
 
 
 def _line(example: Example) -> str:
@@ -165,9 +179,6 @@ def size(data: DataBlueprint, examples: Sequence[Example]) -> Experiment:
     )
     tokens = count * (1 + target.length / (1 if _spelt(target) else 4))
     steps = int(np.clip(20 * tokens / batch, 1000, 50_000) // 100 * 100)
-    metrics: tuple[MetricBlueprint, ...] = (BleuBlueprint(), ChrfBlueprint())
-    if _spelt(target) or target.symbols:
-        metrics = (ExactMatchBlueprint(), CharacterErrorRateBlueprint())
     return Experiment(
         data=data,
         text=text,
@@ -185,17 +196,17 @@ def size(data: DataBlueprint, examples: Sequence[Example]) -> Experiment:
             optimiser=OptimiserBlueprint(rate=2e-3, schedule=Cosine(warmup=min(400, steps // 10))),
         ),
         validation=ValidationBlueprint(every=max(100, steps // 20)),
-        metrics=metrics,
+        metrics=metrics(target),
     )
 
 
 def look(texts: Iterable[str]) -> Side:
     """Return what texts are like."""
     words: set[str] = set()
-    characters: set[str] = set()
+    characters: Counter[str] = Counter()
     lengths: list[int] = []
     total = 0
-    for text in texts:
+    for text in map(NormaliserBlueprint(), texts):
         found = text.split()
         words.update(found)
         total += len(found)
@@ -204,7 +215,16 @@ def look(texts: Iterable[str]) -> Side:
     usual = float(np.median(lengths)) if lengths else 0.0
     many = total > 20 * len(words) and total > 2 * len(lengths)
     short = sum(map(len, words)) <= 3 * len(words)
-    return Side(len(words), len(characters), usual, many and short)
+    return Side(len(words), len(characters), usual, many and short, _spaced(characters))
+
+
+def _spaced(characters: Mapping[str, int]) -> bool:
+    other = sum(
+        count
+        for character, count in characters.items()
+        if unicodedata.name(character, "").startswith(UNSPACED)
+    )
+    return 2 * other <= sum(characters.values())
 
 
 def tokeniser(side: Side, examples: int) -> TokeniserBlueprint:
@@ -214,9 +234,18 @@ def tokeniser(side: Side, examples: int) -> TokeniserBlueprint:
     if _spelt(side):
         return CharactersBlueprint()
     wanted = 1000 if examples < 20_000 else 4000 if examples < 200_000 else 8000
-    return SentencePieceBlueprint(size=max(300, min(wanted, side.words)))
+    return SentencePieceBlueprint(size=max(side.characters + LEAST, min(wanted, side.words)))
+
+
+def metrics(target: Side) -> tuple[MetricBlueprint, ...]:
+    """Choose what predictions are scored with."""
+    if not target.spaced:
+        return BleuBlueprint(tokenize="char"), ChrfBlueprint()
+    if _spelt(target) or target.symbols:
+        return ExactMatchBlueprint(), CharacterErrorRateBlueprint()
+    return BleuBlueprint(), ChrfBlueprint()
 
 
 def _spelt(side: Side) -> bool:
     """Whether texts are single words, or a script that puts no spaces between words."""
-    return not side.symbols and (side.length <= 15 or side.characters > 1500)
+    return not side.symbols and (side.length <= 15 or not side.spaced)

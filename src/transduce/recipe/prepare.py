@@ -114,6 +114,18 @@ def cache() -> Path:
     return Path(given) if given else Path.home() / ".cache" / "transduce"
 
 
+def device(setting: str) -> torch.device:
+    """Return where to compute: on a GPU if it was asked for, or if there is one ("auto").
+
+    Raises:
+        Problem: it was asked for and there is none.
+    """
+    usable = torch.cuda.is_available()
+    if setting == "cuda" and not usable:
+        raise Problem("torch finds no GPU here; set it to auto or cpu", "train.device")
+    return torch.device("cuda" if usable and setting != "cpu" else "cpu")
+
+
 def environment(precision: str, device: str) -> dict[str, Any]:
     """Return what a figure of this run depends on besides the experiment."""
     return {

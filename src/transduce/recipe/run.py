@@ -16,7 +16,7 @@ from transduce.data.stream import Position, batches
 from transduce.evaluate import Score
 from transduce.experiment import Experiment
 from transduce.recipe.card import card
-from transduce.recipe.prepare import Prepared, environment
+from transduce.recipe.prepare import Prepared, device, environment
 from transduce.recipe.validate import (
     Validation,
     judge,
@@ -58,8 +58,7 @@ class Run:
         self.experiment, self.folder = experiment, folder_
         self.prepared, self.show = prepared, show
         setting = experiment.train
-        usable = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(usable if setting.device == "auto" else setting.device)
+        place = device(setting.device)
         self.bundle = Bundle.make(
             BundleBlueprint(
                 model=experiment.model,
@@ -69,8 +68,8 @@ class Run:
             ),
             prepared.codecs,
         )
-        model = self.bundle.model.to(device)
-        self.transducer = Transducer(self.bundle, device)
+        model = self.bundle.model.to(place)
+        self.transducer = Transducer(self.bundle, place)
         learner = Learner(model, setting.objective.build())
         self.state = TrainState(learner, setting.optimiser.build(model), Position(0, 0))
         self.plan = Plan(
@@ -78,8 +77,8 @@ class Run:
             setting.max_steps,
             setting.accumulate,
             experiment.seed,
-            device,
-            choose(setting.precision, device),
+            place,
+            choose(setting.precision, place),
         )
         self.metrics = [metric.build() for metric in experiment.metrics]
         self.names = [metric.kind for metric in experiment.metrics]

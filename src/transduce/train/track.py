@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from transduce import folder
@@ -53,11 +54,7 @@ class TensorBoard:
     """
 
     def __init__(self, target: Path, step: int) -> None:
-        try:
-            board = optional("torch.utils.tensorboard", "track")
-        except Problem as problem:
-            raise Problem(problem.what, "train.tensorboard") from None
-        self._writer = board.SummaryWriter(str(target), purge_step=step + 1)
+        self._writer = tensorboard().SummaryWriter(str(target), purge_step=step + 1)
 
     def add(self, record: Record) -> None:
         """Write every number of a record."""
@@ -66,3 +63,15 @@ class TensorBoard:
             if isinstance(value, float):
                 self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
         self._writer.flush()
+
+
+def tensorboard() -> ModuleType:
+    """Return torch's side of TensorBoard.
+
+    Raises:
+        Problem: TensorBoard is not installed.
+    """
+    try:
+        return optional("torch.utils.tensorboard", "track")
+    except Problem as problem:
+        raise Problem(problem.what, "train.tensorboard") from None

@@ -1,0 +1,152 @@
+"""Looking before leaping: counts, leaks and unknown symbols, and nothing is trained."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from transduce.blueprint import parse
+from transduce.experiment import Experiment
+from transduce.problem import Problem
+from transduce.recipe.check import check
+from transduce.train.progress import Show
+
+SETTINGS = """
+data:
+  train: {kind: tsv, path: train.tsv}
+  dev: {kind: tsv, path: dev.tsv, group: true}
+  test: {kind: tsv, path: test.tsv, group: true}
+text: {source: {tokens: characters}}
+model:
+  encoder: {kind: recurrent, embedding: 8, width: 16}
+  decoder: {kind: recurrent, embedding: 8, width: 16}
+train: {max_steps: 100, batch: {tokens: 40}, accumulate: 2}
+metrics: [exact]
+"""
+QUIET = Show(quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRANSDUCE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    Path("train.tsv").write_text("ab\tBA\nbc\tCBC\nabc\tCB\n", encoding="utf-8")
+    Path("dev.tsv").write_text("cab\tBAC\ncab\tBA\nca\tAC\n", encoding="utf-8")
+    Path("test.tsv").write_text("ba\tAB\n", encoding="utf-8")
+    return tmp_path
+
+
+def found(*changes: str) -> list[str]:
+    experiment = parse(SETTINGS, Experiment, "exp.yaml", changes)
+    return check(experiment, Path(), QUIET).split("\n")
+
+
+def warnings(*changes: str) -> list[str]:
+    lines = found(*changes)
+    assert lines[-1] == "nothing stands in the way of training"
+    return [line for line in lines if line.startswith("warning")]
+
+
+def test_everything_is_counted() -> None:
+    assert found() == [
+        "train: 3 examples (source tokens 7, longest source 3, unknown source 0, "
+        "target tokens 7, longest target 3, unknown target 0)",
+        "dev: 2 examples (source tokens 5, longest source 3, unknown source 0, "
+        "target tokens 7, longest target 3, unknown target 0)",
+        "test: 1 examples",
+        "vocabulary: source 6, target 6 symbols",
+        "model: 0.00 M parameters",
+        "training: 100 updates of up to 80 tokens, about 1142.9 epochs",
+        "nothing stands in the way of training",
+    ]
+
+
+def test_nothing_is_trained_and_nothing_written_but_the_cache(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name for path in home.iterdir()}
+    monkeypatch.setattr(torch.Tensor, "backward", None)
+    monkeypatch.setattr(torch.optim, "AdamW", None)
+    first = found()
+    assert {path.name for path in home.iterdir()} == before | {"cache"}
+    assert found() == first, "the cache says the same"
+
+
+def test_what_is_left_out_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    with Path("train.tsv").open("a", encoding="utf-8") as file:
+        file.write("\tempty\n")
+    with pytest.raises(Problem, match=r"train.tsv:4: the source is empty"):
+        found()
+    experiment = parse(SETTINGS, Experiment, "exp.yaml", ["data.train.on_bad_line=skip"])
+    (train, *_) = check(experiment, Path(), Show()).split("\n")
+    assert re.match(r"train: 3 examples .*; 1 left out$", train)
+    assert "train.tsv:4" in capsys.readouterr().err
+
+
+def test_examples_of_one_set_in_another_are_counted() -> None:
+    assert warnings() == []
+    Path("dev.tsv").write_text("cab\tBAC\nab\tBB\nab\tBA\nbc\tCB\n", encoding="utf-8")
+    Path("test.tsv").write_text("abc\tCB\nabc\tCC\ncab\tBAC\nab\tBA\n", encoding="utf-8")
+    assert warnings() == [
+        "warning: 1 dev examples are also in train; the dev score will flatter",
+        "warning: 2 test examples are also in train; the test score will flatter",
+        "warning: 2 test examples are also in dev; the test score will flatter",
+    ]
+    assert len(warnings("data.test=null")) == 1
+
+
+def test_unknown_symbols_are_told_with_what_helps() -> None:
+    Path("dev.tsv").write_text("cabx\tBAC\n", encoding="utf-8")
+    (only,) = warnings()
+    assert only == (
+        "warning: 25.0% of the source symbols in dev are unknown; use sentencepiece or bytes, or "
+        "byte_fallback: true, in text.source.tokens"
+    )
+    assert warnings("text.source.tokens.byte_fallback=true") == []
+    assert warnings("text.source.tokens=bytes") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("data.dev.path=dve.tsv", "dve.tsv: there is no such file; did you mean 'dev.tsv'?"),
+        ("data.test.path=none.tsv", "none.tsv: there is no such file"),
+        ("data.limits.target=2", "train.tsv:2: the target has 3 symbols"),
+        ("model.encoder.width=7", "7 is odd; make it even"),
+        ("model.tie=all", "model.tie:"),
+        ("model.decoder.connection=dot", None),
+        ("metrics=[{kind: rouge, tokenize: ascii}]", None),
+        ("text.source.tokens={kind: sentencepiece, size: 20}", "20 pieces are too few"),
+    ],
+)
+def test_what_would_stop_training_stops_here(change: str, says: str | None) -> None:
+    if says is None:
+        assert warnings(change) == []
+        return
+    with pytest.raises(Problem) as caught:
+        found(change)
+    assert says in str(caught.value)
+
+
+def test_metrics_that_cannot_score_this_text_are_found_before_training() -> None:
+    Path("dev.tsv").write_text("ab\t猫\n", encoding="utf-8")
+    with pytest.raises(Problem, match="ROUGE with tokenize: ascii finds no word"):
+        found("metrics=[rouge]")
+
+
+def test_a_machine_that_lacks_what_is_asked_for_is_found_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(Problem, match=r"train.device: torch finds no GPU here"):
+        found("train.device=cuda")
+    for name in list(sys.modules):
+        if name.startswith(("tensorboard", "torch.utils.tensorboard")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(Problem, match=r"train.tensorboard: this needs the package tensorboard"):
+        found("train.tensorboard=true")
