@@ -165,6 +165,7 @@ class Transducer:
     @torch.no_grad()
     def force(self, sources: Sequence[str], targets: Sequence[str]) -> list[tuple[Token, ...]]:
         """Return how likely the model finds each symbol of given targets, their end included."""
+        self.model.eval()
         pairs = [
             (torch.tensor([*self.source.encode(source), EOS]), [*self.target.encode(target), EOS])
             for source, target in zip(sources, targets, strict=True)
@@ -195,6 +196,7 @@ class Transducer:
         self, lines: Sequence[str], search: SearchBlueprint, attention: bool
     ) -> list[Result]:
         """Search batches of like length; a blank text has a blank answer."""
+        self.model.eval()
         results = {
             index: Result(line, "", 0.0, 0.0, True, ())
             for index, line in enumerate(lines)

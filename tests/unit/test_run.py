@@ -17,6 +17,7 @@ from transduce.blueprint import parse
 from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe import train
+from transduce.recipe.use import evaluate
 from transduce.train.progress import Show
 from transduce.transducer import Transducer
 
@@ -72,6 +73,14 @@ def test_a_run_leaves_all_that_is_promised(data: Path) -> None:
     assert answer.tokens
     assert answer.attention is not None
     assert answer.attention.shape == (len(answer.tokens), len(answer.source_pieces))
+
+
+def test_the_test_score_is_that_of_the_model_that_is_left(data: Path) -> None:
+    drops = ("model.encoder.dropout=0.9", "model.decoder.dropout=0.9", "metrics=[chrf]")
+    done = run(data, "run", "train.max_steps=60", "train.optimiser.rate=1e-2", *drops)
+    written = json.loads((done / "scores.json").read_text())["test"]["chrf"]["value"]
+    found, *_ = evaluate(done, [data / "dev.tsv"])
+    assert found.value == pytest.approx(written, abs=1e-9)
 
 
 def test_the_same_command_twice_gives_the_same_bits(data: Path) -> None:

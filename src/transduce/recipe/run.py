@@ -206,7 +206,6 @@ class Run:
             self.transducer, self.dev_sample(), self.metrics, setting.search
         )
         by_name, quality = judge(dev_loss, scores, self.names, setting.choose_by)
-        self.bundle.model.train()
         return Validation(by_name, quality, predictions)
 
     def save_model(
