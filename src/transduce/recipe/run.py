@@ -171,7 +171,7 @@ class Run:
             "seconds": self.state.seconds,
         }
         self._note(record)
-        self.show.update(record, self.plan.steps)
+        self.show.update(record, self.plan.steps, seconds / len(window))
 
     def _validate(self) -> None:
         """Score the model on dev, write that down, save, keep the best."""

@@ -40,15 +40,14 @@ class Show:
             self._progress.stop()
             self._progress = None
 
-    def update(self, record: Mapping[str, Any], last: int) -> None:
-        """Show where training is."""
+    def update(self, record: Mapping[str, Any], last: int, pace: float) -> None:
+        """Show where training is; an update takes ``pace`` seconds."""
         speed = record["tokens_per_second"]
         text = f"loss {record['nll']:.3f}  {speed:,.0f} tokens/s"
         if self._progress:
             task = self._progress.task_ids[0]
             self._progress.update(task, completed=record["step"], description=text)
         else:
-            pace = record["seconds"] / record["step"]
             left = duration((last - record["step"]) * pace)
             self.say(f"step {record['step']}/{last}  {text}  {left} left")
 
