@@ -9,6 +9,7 @@ from torch import Tensor
 
 from transduce import folder, report
 from transduce.evaluate import Score
+from transduce.problem import Problem
 from transduce.recipe.run import Run
 from transduce.recipe.validate import predict_and_score, spread
 from transduce.train import checkpoint
@@ -28,9 +29,12 @@ def finish(run: Run) -> Path:
 
 def choose(run: Run) -> tuple[dict[str, Tensor], str]:
     """Return the best weights, or the mean of the kept ones if that is better on dev."""
-    best, _ = run.best.kept[0]
-    paths = [run.checkpoints / checkpoint.name(step) for _, step in run.best.kept]
-    alone = checkpoint.average(paths[:1]), f"step {run.best.kept[0][1]}"
+    kept = [(quality, step) for quality, step in run.best.kept if _sound(run, step)]
+    if not kept:
+        return checkpoint.tensors(run.bundle.model), f"step {run.state.step}"
+    best, first = kept[0]
+    paths = [run.checkpoints / checkpoint.name(step) for _, step in kept]
+    alone = checkpoint.average(paths[:1]), f"step {first}"
     if not run.experiment.validation.average or len(paths) < 2:
         return alone
     mean = checkpoint.average(paths)
@@ -38,8 +42,18 @@ def choose(run: Run) -> tuple[dict[str, Tensor], str]:
     better = run.measure().quality > best
     verdict = "better than" if better else "no better than"
     run.show.say(f"the mean of the {len(paths)} kept checkpoints is {verdict} the best of them")
-    steps = ", ".join(str(step) for step in sorted(step for _, step in run.best.kept))
+    steps = ", ".join(str(step) for step in sorted(step for _, step in kept))
     return (mean, f"the mean of steps {steps}") if better else alone
+
+
+def _sound(run: Run, step: int) -> bool:
+    """Whether a kept checkpoint is undamaged; say so if it is not."""
+    try:
+        folder.verify(run.checkpoints / checkpoint.name(step))
+    except Problem as problem:
+        run.show.say(f"warning: {problem}; going on without this checkpoint")
+        return False
+    return True
 
 
 def test(run: Run) -> list[Score]:
@@ -53,12 +67,16 @@ def test(run: Run) -> list[Score]:
     named = {name: asdict(score) for name, score in zip(run.names, scores, strict=True)}
     published = [other.model_dump() for other in experiment.published]
     folder.write_json(run.folder / "scores.json", {"test": named, "published": published})
-    folder.write_text(run.folder / "test.predictions.txt", "".join(f"{text}\n" for text in texts))
+    folder.write_text(run.folder / "test.predictions.txt", "".join(map(_line, texts)))
     for score in scores:
         run.show.say(f"test: {score}")
     for other in experiment.published:
         run.show.say(f"published: {other.metric} {other.value} ({other.name})")
     return scores
+
+
+def _line(text: str) -> str:
+    return text.replace("\n", " ") + "\n"
 
 
 def draw_attention(run: Run) -> None:
