@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 import resource
 
 import pytest
 import torch
 
-from transduce.train.memory import keep_freed_memory
+from transduce.train.memory import forget_shapes, keep_freed_memory
 
 
 def borrow() -> int:
@@ -21,3 +22,12 @@ def test_a_large_block_is_lent_again_without_the_system() -> None:
         pytest.skip("no glibc here")
     borrow()
     assert borrow() < 9216
+
+
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    forget_shapes()
+    assert os.environ["LRU_CACHE_CAPACITY"] == "7"
+    monkeypatch.delenv("LRU_CACHE_CAPACITY")
+    forget_shapes()
+    assert os.environ["LRU_CACHE_CAPACITY"] == "1"

@@ -15,7 +15,7 @@ from transduce.data.batch import Batch
 from transduce.data.stream import Position
 from transduce.nn.dropout import MaskPool, drawing_from
 from transduce.problem import Problem
-from transduce.train.memory import keep_freed_memory
+from transduce.train.memory import forget_shapes, keep_freed_memory
 from transduce.train.objective import Learner, Loss
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Precision
@@ -69,6 +69,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
         Problem: the loss is no longer a number.
     """
     keep_freed_memory()
+    forget_shapes()
     pool = MaskPool(plan.seed)
     while state.step < plan.steps:
         state.learner.train()
