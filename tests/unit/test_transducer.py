@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 
+from transduce.nn.tap import watch
 from transduce.problem import Problem
 from transduce.search import Beam, Greedy
 from transduce.text.vocabulary import SPECIALS
@@ -130,6 +131,17 @@ def test_attention_is_a_distribution_over_the_pieces_of_the_source(model: Transd
             assert answer.attention.shape == (len(answer.tokens), len(answer.source_pieces))
             assert (answer.attention >= 0).all()
             np.testing.assert_allclose(answer.attention.sum(1), 1, atol=1e-5)
+
+
+def test_attention_is_where_the_model_looked_when_it_chose_each_token(model: Transducer) -> None:
+    for text in ("abc", "a cab"):
+        with watch(model.model, "source attention") as seen:
+            answer = model(text, Greedy())
+        steps = [torch.cat(weights, -2)[0] for weights in seen.values()]
+        looked = torch.stack([w if w.dim() == 2 else w.mean(0) for w in steps]).mean(0)
+        shown = model(text, Greedy(), attention=True).attention
+        assert shown is not None
+        np.testing.assert_allclose(shown, looked[: len(answer.tokens)].numpy(), atol=1e-5)
 
 
 def test_attention_to_a_text_does_not_depend_on_the_other_texts(model: Transducer) -> None:
