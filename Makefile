@@ -13,7 +13,7 @@ demo: $(VENV)/.core
 	$(VENV)/bin/transduce quickstart
 
 test: $(VENV)/.test
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n auto --maxprocesses 4
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check
