@@ -155,7 +155,7 @@ def test_evaluation_uses_the_metrics_of_the_run_or_others(transduce: Command) ->
     assert scores.count("\n") == 3  # perplexity is always there
     other = transduce("evaluate runs/my --data test.tsv metrics=[chrf] --greedy").out
     assert "chrF" in other
-    assert other.count("\n") == 1
+    assert other.count("\n") == 2
     (source, target) = ("test.source", "test.target")
     Path(source).write_text("aei\nbfj\n", encoding="utf-8")
     Path(target).write_text("iea\njfb\n", encoding="utf-8")
