@@ -10,7 +10,7 @@ from torch import nn
 
 from transduce.models.decoders.transformer import DecoderLayer, TransformerDecoderBlueprint
 from transduce.models.encoders.transformer import EncoderLayer, TransformerEncoderBlueprint
-from transduce.nn.layers import FeedForward, NormOrder, Residual, Sinusoid
+from transduce.nn.layers import FeedForward, NormOrder, Residual, Sinusoid, TokenTable
 from transduce.nn.multihead import CrossAttention, GrowingKV, MultiHead, SelfAttention, padding_bias
 
 WIDTH, HEADS, INNER = 12, 3, 20
@@ -108,6 +108,16 @@ def test_sinusoids_equal_the_formula() -> None:
     for column, place in enumerate(places):
         angles = [place / 10000 ** (2 * pair / width) for pair in range(width // 2)]
         formula = torch.tensor([math.sin(a) for a in angles] + [math.cos(a) for a in angles])
-        expected = x[:, column] * math.sqrt(width) + formula
+        expected = x[:, column] + formula
         # an angle of 997 is known to 6e-5 in float32
         torch.testing.assert_close(out[:, column], expected, atol=1e-5 + 1e-7 * place, rtol=0)
+
+
+def test_token_vectors_have_unit_length_in_the_table_and_unit_variance_where_they_are_read() -> (
+    None
+):
+    table = TokenTable(1000, 64)
+    assert table.weight.norm(dim=1).mean().item() == pytest.approx(1, abs=0.02)
+    tokens = torch.arange(1000)[None]
+    assert table(tokens).std().item() == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(table(tokens)[0], table.weight * 8)

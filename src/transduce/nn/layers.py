@@ -77,14 +77,23 @@ class Sinusoid(nn.Module):
     def forward(
         self, x: Float[Tensor, "N T D"], place: Int[Tensor, "_ T"]
     ) -> Float[Tensor, "N T D"]:
-        """Scale token vectors by sqrt(D) and add the positions at which they stand."""
+        """Add to vectors the positions at which they stand."""
         angle = place[..., None] * self.frequency
         # sines first, cosines after them: which dimension holds which is arbitrary
-        return x * math.sqrt(x.shape[-1]) + torch.cat([angle.sin(), angle.cos()], -1)
+        return x + torch.cat([angle.sin(), angle.cos()], -1)
 
 
-def token_table(vocabulary: int, width: int) -> nn.Embedding:
-    """Return token vectors of about unit length, so that the table can serve as output layer."""
-    table = nn.Embedding(vocabulary, width)
-    nn.init.normal_(table.weight, std=width**-0.5)
-    return table
+class TokenTable(nn.Embedding):
+    """Token vectors of about unit length, so that the table can serve as output layer.
+
+    They are read times sqrt(D) (Vaswani 2017): vectors of unit variance move a recurrent layer or
+    outweigh a position from the first update on.
+    """
+
+    def reset_parameters(self) -> None:
+        """Draw the vectors."""
+        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
+
+    def forward(self, tokens: Int[Tensor, "N T"]) -> Float[Tensor, "N T D"]:
+        """Look the tokens up."""
+        return super().forward(tokens) * math.sqrt(self.embedding_dim)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readout
 from transduce.nn.attend import ConnectionBlueprint, GeneralAttentionBlueprint, Prepared
 from transduce.nn.dropout import Dropout
-from transduce.nn.layers import token_table
+from transduce.nn.layers import TokenTable
 from transduce.nn.recurrent import Cell, Hidden, Stack
 from transduce.nn.tap import Tap
 
@@ -57,7 +57,7 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         super().__init__()
         width = blueprint.width
         self.width, self.depth = width, blueprint.layers
-        self.embedding = token_table(vocabulary, blueprint.embedding)
+        self.embedding = TokenTable(vocabulary, blueprint.embedding)
         self.stack = Stack(
             blueprint.cell, blueprint.embedding, width, blueprint.layers, blueprint.dropout
         )

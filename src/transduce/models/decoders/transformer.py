@@ -19,7 +19,7 @@ from transduce.nn.layers import (
     NormOrder,
     Residual,
     Sinusoid,
-    token_table,
+    TokenTable,
 )
 from transduce.nn.multihead import (
     KV,
@@ -80,7 +80,7 @@ class TransformerDecoder(Decoder[TransformerState]):
     ) -> None:
         super().__init__()
         self.width, self.heads = blueprint.width, blueprint.heads
-        self.embedding = token_table(vocabulary, blueprint.width)
+        self.embedding = TokenTable(vocabulary, blueprint.width)
         self.place = Sinusoid(blueprint.width)
         self.dropout = Dropout(blueprint.dropout)
         self.layers = nn.ModuleList(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transduce.models.interface import Bank, Encoder, EncoderBlueprint
 from transduce.nn.dropout import Dropout
-from transduce.nn.layers import token_table
+from transduce.nn.layers import TokenTable
 from transduce.nn.recurrent import Bidirectional, Cell, Stack
 from transduce.problem import Problem
 from transduce.sequences import Sequences
@@ -53,7 +53,7 @@ class RecurrentEncoder(Encoder):
     def __init__(self, blueprint: RecurrentEncoderBlueprint, vocabulary: int) -> None:
         super().__init__()
         self.width, self.bidirectional = blueprint.width, blueprint.bidirectional
-        self.embedding = token_table(vocabulary, blueprint.embedding)
+        self.embedding = TokenTable(vocabulary, blueprint.embedding)
         self.dropout = Dropout(blueprint.dropout)
         reader = Bidirectional if blueprint.bidirectional else Stack
         self.reader = reader(

@@ -16,7 +16,7 @@ from transduce.nn.layers import (
     NormOrder,
     Residual,
     Sinusoid,
-    token_table,
+    TokenTable,
 )
 from transduce.nn.multihead import SelfAttention, padding_bias
 from transduce.problem import Problem
@@ -67,7 +67,7 @@ class TransformerEncoder(Encoder):
     def __init__(self, blueprint: TransformerEncoderBlueprint, vocabulary: int) -> None:
         super().__init__()
         self.width = blueprint.width
-        self.embedding = token_table(vocabulary, blueprint.width)
+        self.embedding = TokenTable(vocabulary, blueprint.width)
         self.place = Sinusoid(blueprint.width)
         self.dropout = Dropout(blueprint.dropout)
         self.layers = nn.ModuleList(EncoderLayer(blueprint) for _ in range(blueprint.layers))
