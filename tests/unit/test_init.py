@@ -107,6 +107,14 @@ def test_tables_are_read_and_some_examples_put_aside(name: str, form: Any) -> No
     assert data.test is None
 
 
+def test_a_first_row_of_headings_is_no_example() -> None:
+    said = init([written("pairs.csv", csv_table([("mr", "ref"), *PAIRS]))], Path("my.yaml"))
+    assert "the first row of pairs.csv holds names of columns" in said
+    data = read(Path("my.yaml"), Experiment).data
+    found = [*examples(data.train), *examples(data.dev)]
+    assert sorted((e.sources["source"], *e.references) for e in found) == sorted(PAIRS)
+
+
 @pytest.mark.parametrize("end", ["", ".gz"])
 def test_parallel_files_are_read_in_pairs(end: str) -> None:
     sets = {"train": PAIRS[:30], "dev": PAIRS[30:35], "test": PAIRS[35:]}

@@ -77,6 +77,13 @@ def test_zeros_that_a_power_cut_left_behind_are_no_record(journal: Journal) -> N
     assert b"\0" not in journal.path.read_bytes()
 
 
+def test_a_damaged_line_before_the_last_is_named(journal: Journal) -> None:
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(b"".join([lines[0], b'{"kind": \n', *lines[1:]]))
+    with pytest.raises(Problem, match=r"train\.jsonl:2: this line is damaged; remove it"):
+        journal.read()
+
+
 def scalars(target: Path) -> dict[str, list[tuple[int, float]]]:
     """Read what TensorBoard would show."""
     shown = EventAccumulator(str(target)).Reload()

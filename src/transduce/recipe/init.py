@@ -17,10 +17,12 @@ from transduce.blueprint import dump
 from transduce.data.batch import Example
 from transduce.data.lines import Skipped
 from transduce.data.read import (
+    Cells,
     CorpusBlueprint,
     CsvBlueprint,
     JsonlBlueprint,
     ParallelBlueprint,
+    TableBlueprint,
     TsvBlueprint,
 )
 from transduce.data.stream import BatchBlueprint
@@ -49,6 +51,21 @@ from transduce.train.optimise import Cosine, OptimiserBlueprint
 LOOK = 100_000  # examples that are looked at
 HELD_OUT = 1000  # the most examples put aside for dev
 LEAST = 300  # pieces on top of the characters: the bytes, and a few that are longer
+HEADINGS = (  # in the first row of a table these name its columns
+    *("source", "target", "src", "tgt", "input", "output", "text", "label", "en", "fr", "zh", "ja"),
+    *(
+        "mr",
+        "ref",
+        "meaning_representation",
+        "reference",
+        "question",
+        "answer",
+        "query",
+        "response",
+    ),
+    *("document", "article", "summary", "highlights", "prompt", "completion", "transcription"),
+    *("sentence", "translation", "word", "pronunciation", "phonemes", "lemma", "form", "code"),
+)
 UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 Table = type[TsvBlueprint] | type[CsvBlueprint] | type[JsonlBlueprint]
 TABLES: dict[str, Table] = {".tsv": TsvBlueprint, ".csv": CsvBlueprint, ".jsonl": JsonlBlueprint}
@@ -80,7 +97,7 @@ def init(paths: Sequence[Path], out: Path) -> str:
     base = out.resolve().parent
     corpora = [corpus(part, base) for part in _parts(paths)]
     base.mkdir(parents=True, exist_ok=True)
-    said = []
+    said = [_headed(part) for part in corpora if getattr(part, "header", False)]
     if len(corpora) == 1:
         corpora = _put_aside(corpora[0], out)
         said.append(f"no dev set given: examples put aside in {corpora[1].files[0]}")
@@ -131,7 +148,21 @@ def corpus(paths: Sequence[Path], base: Path) -> CorpusBlueprint:
     names = [_seen_from(path.resolve(), base) for path in paths]
     if len(names) == 2:
         return ParallelBlueprint(source=names[0], target=names[1])
-    return TABLES[_suffix(paths[0])](path=names[0])
+    table = TABLES[_suffix(paths[0])](path=names[0])
+    if isinstance(table, TableBlueprint):
+        table = table.model_copy(update={"header": _has_header(table, base)})
+    return table
+
+
+def _has_header(table: TableBlueprint, base: Path) -> bool:
+    first = next(table.cells(base / table.files[0]), None)
+    return isinstance(first, Cells) and {text.strip().lower() for text in first.texts} <= {
+        *HEADINGS
+    }
+
+
+def _headed(table: CorpusBlueprint) -> str:
+    return f"the first row of {table.files[0]} holds names of columns, so it is no example"
 
 
 def _seen_from(path: Path, base: Path) -> str:

@@ -32,14 +32,19 @@ class Journal:
             folder.write_text(self.path, "".join(map(_line, kept)))
 
     def read(self) -> list[dict[str, Any]]:
-        """Return all records, none if there is no file; a line that a crash cut off is left out."""
+        """Return all records, but not a last line that a crash cut off; none if there is no file.
+
+        Raises:
+            Problem: a line before the last is damaged.
+        """
         records = []
-        lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
-        for line in lines:
+        *lines, _cut = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
+        for number, line in enumerate(lines, 1):
             try:
                 records.append(json.loads(line))
             except ValueError:
-                continue
+                where = f"{self.path}:{number}"
+                raise Problem("this line is damaged; remove it", where) from None
         return records
 
 
