@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 from transduce.blueprint import Blueprint
+from transduce.models.decoders.convolutional import ConvolutionalDecoderBlueprint
 from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
 from transduce.models.decoders.transformer import TransformerDecoderBlueprint
+from transduce.models.encoders.convolutional import ConvolutionalEncoderBlueprint
 from transduce.models.encoders.recurrent import RecurrentEncoderBlueprint
 from transduce.models.encoders.transformer import TransformerEncoderBlueprint
 from transduce.models.heads import LinearHeadBlueprint
@@ -18,8 +20,10 @@ from transduce.problem import Problem
 PARTS = (
     RecurrentEncoderBlueprint,
     TransformerEncoderBlueprint,
+    ConvolutionalEncoderBlueprint,
     RecurrentDecoderBlueprint,
     TransformerDecoderBlueprint,
+    ConvolutionalDecoderBlueprint,
     LinearHeadBlueprint,
 )
 

@@ -27,6 +27,7 @@ class Bank(PerSource):
     states: Float[Tensor, "B S D"]
     mask: Bool[Tensor, "B S"]
     summary: Float[Tensor, "B D"]  # all that a decoder without attention looks at
+    embedded: Float[Tensor, "B S D"] | None = None  # what the states were made of, if as wide
 
 
 Memory = dict[str, Bank]
