@@ -17,7 +17,7 @@ from torch import Tensor
 
 from transduce.bundle import Bundle, is_bundle
 from transduce.data.stream import by_length
-from transduce.explain.reading import source_attention
+from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
 from transduce.problem import Problem
 from transduce.search.beam import Beam
@@ -56,6 +56,7 @@ class Result:
     alternatives: tuple[Result, ...] = ()  # the next best, if asked for
     source_pieces: tuple[str, ...] = ()
     attention: Float[np.ndarray, "T S"] | None = None  # tokens by source pieces, if asked for
+    copying: Float[np.ndarray, "T S"] | None = None  # how likely each was copied from each piece
 
     def __str__(self) -> str:
         return self.text
@@ -134,7 +135,7 @@ class Transducer:
         """Answer a text, or each text of a list.
 
         ``search`` replaces the model's own; ``alternatives`` asks for that many next best answers;
-        ``attention`` for where the model looked (None where it has none).
+        ``attention`` for where the model looked and what it copied (None where it does not).
 
         Raises:
             Problem: alternatives are wanted of a search that finds one answer only.
@@ -211,13 +212,11 @@ class Transducer:
             prompt = torch.full((len(batch), 1), BOS, device=self.device)
             limit = self.limit(inputs["source"].lengths)
             found = search(self.model, self.model.encode(inputs), prompt, limit)
-            maps = self._attention(inputs, found) if attention else None
+            maps = self._maps(inputs, found) if attention else (None, None)
             for place, row in enumerate(batch):
                 pieces = tuple(self.source.pieces(encoded[row]))
                 best, *others = self._results(lines[asked[row]], found, place)
-                weights = None
-                if maps is not None:
-                    weights = maps[place, : len(best.tokens), : len(pieces)].cpu().numpy()
+                real = place, slice(len(best.tokens)), slice(len(pieces))
                 results[asked[row]] = Result(
                     best.source,
                     best.text,
@@ -227,7 +226,7 @@ class Transducer:
                     best.tokens,
                     tuple(others),
                     pieces,
-                    weights,
+                    *(None if map is None else map[real].cpu().numpy() for map in maps),
                 )
         return [results[index] for index in range(len(lines))]
 
@@ -252,14 +251,14 @@ class Transducer:
             )
         return results
 
-    def _attention(
+    def _maps(
         self, inputs: Mapping[str, Sequences], found: Hypotheses
-    ) -> Float[Tensor, "B T S"] | None:
-        """Read the best hypotheses once more, in parallel, and note where the model looks."""
+    ) -> tuple[Float[Tensor, "B T S"] | None, Float[Tensor, "B T S"] | None]:
+        """Read the best hypotheses again, in parallel; note where the model looks and copies."""
         best, lengths = found.tokens[:, 0], found.lengths[:, 0]
         begin = torch.full_like(best[:, :1], BOS)
         read = Sequences(torch.cat([begin, best[:, :-1]], 1), lengths)
-        return source_attention(self.model, inputs, read)
+        return source_attention(self.model, inputs, read), copying(self.model, inputs, read)
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters())

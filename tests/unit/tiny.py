@@ -22,6 +22,7 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
     "convolutional": {"encoder": CONVOLUTIONAL, "decoder": CONVOLUTIONAL},
     "mixed": {"encoder": TRANSFORMER, "decoder": RECURRENT},
 }
+COPYING: Final = MODELS["recurrent"] | {"head": "pointer_generator"}
 FIXED: Final = {"encoder": RECURRENT, "decoder": RECURRENT | {"connection": "fixed"}}
 
 
@@ -42,7 +43,8 @@ def bundle(
     with torch.no_grad():
         for weight in made.model.parameters():
             weight.mul_(factor if weight.dim() > 1 else 1)
-        bias = made.model.head.get_parameter("bias")
+        copies = made.blueprint.model.head.copies
+        bias = made.model.head.get_parameter("words.bias" if copies else "bias")
         bias[:EOS] = -100.0  # what is unknown or begins is no text
         bias[EOS] = -1.0
     return made

@@ -14,6 +14,7 @@ from transduce.models.encoders.recurrent import RecurrentEncoderBlueprint
 from transduce.models.encoders.transformer import TransformerEncoderBlueprint
 from transduce.models.heads import LinearHeadBlueprint
 from transduce.models.interface import DecoderBlueprint, EncoderBlueprint, HeadBlueprint
+from transduce.models.pointer import PointerGeneratorBlueprint
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
 
@@ -25,6 +26,7 @@ PARTS = (
     TransformerDecoderBlueprint,
     ConvolutionalDecoderBlueprint,
     LinearHeadBlueprint,
+    PointerGeneratorBlueprint,
 )
 
 
@@ -59,5 +61,12 @@ def build(blueprint: ModelBlueprint, vocabularies: Mapping[str, int]) -> Seq2Seq
                 "model.tie",
             )
         encoder.embedding = decoder.embedding
-    head = blueprint.head.build(decoder.width, decoder.embedding, blueprint.tie != "none")
+    if blueprint.head.copies and vocabularies["source"] != vocabularies["target"]:
+        raise Problem(
+            "a source symbol can be copied only where both sides have the same symbols; set "
+            "text.joint: true, or model.head: linear",
+            "model.head",
+        )
+    tied = blueprint.tie != "none"
+    head = blueprint.head.build(decoder.width, encoder.width, decoder.embedding, tied)
     return Seq2Seq({"source": encoder}, decoder, head)

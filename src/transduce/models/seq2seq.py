@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int
@@ -30,7 +31,10 @@ class Seq2Seq(nn.Module):
 
     def encode(self, sources: Mapping[str, Sequences]) -> Memory:
         """Let each encoder read its source."""
-        return {name: encoder(sources[name]) for name, encoder in self.encoders.items()}
+        return {
+            name: replace(encoder(sources[name]), ids=symbols(sources[name]))
+            for name, encoder in self.encoders.items()
+        }
 
     def start(self, memory: Memory, width: int = 1, capacity: int | None = None) -> Seq2SeqState:
         """Return the state before any token, ``width`` rows for every source."""
@@ -55,3 +59,8 @@ class Seq2Seq(nn.Module):
         memory = self.encode(sources)
         out = self.decoder(inputs.data, memory)
         return self.head.loss(out, self.head.start(memory), labels, smoothing)
+
+
+def symbols(source: Sequences) -> Int[Tensor, "B S"] | None:
+    """Return the symbols of a source; None if it is of anything else."""
+    return None if source.data.is_floating_point() else source.data
