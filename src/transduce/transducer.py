@@ -87,6 +87,7 @@ class Transducer:
         self.source, self.target = bundle.codecs["source"], bundle.codecs["target"]
         self.model = bundle.model.to(self.device).eval()
         self.search = bundle.blueprint.search
+        self.slots = bundle.blueprint.model.head.slots
 
     @classmethod
     def load(cls, folder: str | Path, device: str | None = None) -> Transducer:
@@ -168,7 +169,10 @@ class Transducer:
         """Return how likely the model finds each symbol of given targets, their end included."""
         self.model.eval()
         pairs = [
-            (torch.tensor([*self.source.encode(source), EOS]), [*self.target.encode(target), EOS])
+            (
+                torch.tensor([*self.source.reading(source, self.slots).encode(source), EOS]),
+                [*self.target.reading(source, self.slots).encode(target), EOS],
+            )
             for source, target in zip(sources, targets, strict=True)
         ]
         longest = np.array([max(len(source), len(ids)) for source, ids in pairs], dtype=np.int64)
@@ -181,11 +185,9 @@ class Transducer:
             log_probs = force(self.model, memory, prompt, read.data[:, None], read.lengths[:, None])
             for place, row in enumerate(batch):
                 ids = pairs[row][1]
-                found[row] = self._tokens(ids, log_probs[place, 0, : len(ids)].tolist())
+                pieces = self.target.reading(sources[row], self.slots).pieces(ids)
+                found[row] = tuple(map(Token, pieces, log_probs[place, 0, : len(ids)].tolist()))
         return found
-
-    def _tokens(self, ids: list[int], log_probs: list[float]) -> tuple[Token, ...]:
-        return tuple(map(Token, self.target.pieces(ids), log_probs))
 
     def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """Return the most tokens that sources of these lengths may be answered with."""
@@ -204,7 +206,10 @@ class Transducer:
             if not line.strip()
         }
         asked = [index for index in range(len(lines)) if index not in results]
-        encoded = [[*self.source.encode(lines[index]), EOS] for index in asked]
+        codecs = [self.source.reading(lines[index], self.slots) for index in asked]
+        encoded = [
+            [*codec.encode(lines[index]), EOS] for codec, index in zip(codecs, asked, strict=True)
+        ]
         lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
         for batch in by_length(lengths, TOKENS, self.rows):
             sources = Sequences.stack([torch.tensor(encoded[row]) for row in batch])
@@ -214,7 +219,7 @@ class Transducer:
             found = search(self.model, self.model.encode(inputs), prompt, limit)
             maps = self._maps(inputs, found) if attention else (None, None)
             for place, row in enumerate(batch):
-                pieces = tuple(self.source.pieces(encoded[row]))
+                pieces = tuple(codecs[row].pieces(encoded[row]))
                 best, *others = self._results(lines[asked[row]], found, place)
                 real = place, slice(len(best.tokens)), slice(len(pieces))
                 results[asked[row]] = Result(
@@ -232,7 +237,7 @@ class Transducer:
 
     def _results(self, source: str, found: Hypotheses, row: int) -> list[Result]:
         """Turn the hypotheses of one source into results, best first."""
-        results = []
+        codec, results = self.target.reading(source, self.slots), []
         for rank in range(found.tokens.shape[1]):
             length = int(found.lengths[row, rank])
             if length == 0 and rank > 0:
@@ -242,11 +247,11 @@ class Transducer:
             results.append(
                 Result(
                     source,
-                    self.target.decode(ids),
+                    codec.decode(ids),
                     float(found.scores[row, rank]),
                     float(found.log_probs[row, rank]),
                     bool(found.finished[row, rank]),
-                    self._tokens(ids, log_probs),
+                    tuple(map(Token, codec.pieces(ids), log_probs)),
                 )
             )
         return results

@@ -27,6 +27,7 @@ CHOICES: dict[str, list[Any]] = {
     "bidirectional": [True, False],
     "norm": ["pre", "post"],
     "kernel": [5],
+    "new_words": [2],
     "connection": [choice() for choice in ConnectionBlueprint.choices().values()],
 }
 SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best=3)]
@@ -79,6 +80,7 @@ def case(
                 weight.mul_(factor if weight.dim() > 1 else 1)
     lengths = torch.randint(0, 12, (number,)).tolist()
     end = torch.tensor([EOS])
+    symbols += model.head.slots
     rows = [torch.cat([torch.randint(3, symbols, (length,)), end]) for length in lengths]
     limit = torch.randint(1, longest + 1, (number,))
     return Case(model, {"source": Sequences.stack(rows)}, torch.full((number, 1), BOS), limit)
@@ -125,7 +127,7 @@ def test_answers_do_not_depend_on_the_batch(encoder: str, decoder: str) -> None:
 @pytest.mark.parametrize("head", [name for name in HEADS if name != "linear"])
 def test_heads(head: str, decoder: str) -> None:
     model, sources, prompt, _ = case("recurrent", decoder, 5, 9, 1, head)
-    tokens = torch.cat([prompt, torch.randint(0, 9, (5, 4))], 1)
+    tokens = torch.cat([prompt, torch.randint(0, 9 + model.head.slots, (5, 4))], 1)
     testing.check_scorer(model, sources, tokens)
     testing.check_normalised(model, sources, tokens)
     for search in (Greedy(), Beam(width=4, n_best=3)):

@@ -13,6 +13,7 @@ from transduce.models.pointer import PointerGenerator
 from transduce.sequences import Sequences
 
 WIDTH, MEMORY, SYMBOLS, SOURCES, WIDE, TOKENS, POSITIONS = 4, 5, 7, 2, 3, 4, 5
+NEW = 2
 LENGTHS = (5, 2)
 
 
@@ -35,17 +36,20 @@ def by_loops(head: PointerGenerator, features: Tensor, states: Tensor, ids: Tens
     generate = 1 / (1 + math.exp(-logit - float(head.gate.bias)))
     table = zip(head.words.weight, head.words.bias, strict=True)
     said = [generate * p for p in softmax([dot(row, features) + float(b) for row, b in table])]
+    said += [0.0] * NEW
     for weight, symbol in zip(weights, ids.tolist(), strict=True):
         said[symbol] += (1 - generate) * weight
     return said
 
 
 def made() -> tuple[PointerGenerator, Bank, Tensor]:
+    """Make a head and sources with some of the symbols of the vocabulary and one behind it."""
     torch.manual_seed(1)
-    head = PointerGenerator(WIDTH, MEMORY, nn.Embedding(SYMBOLS, WIDTH), tied=False)
+    head = PointerGenerator(WIDTH, MEMORY, nn.Embedding(SYMBOLS, WIDTH), tied=False, slots=NEW)
     for parameter in head.parameters():
         nn.init.normal_(parameter)
-    states, ids = torch.randn(SOURCES, POSITIONS, MEMORY), torch.randint(0, 4, (2, POSITIONS))
+    states = torch.randn(SOURCES, POSITIONS, MEMORY)
+    ids = torch.tensor([[1, SYMBOLS, 3, 1, SYMBOLS], [SYMBOLS, 2, 0, SYMBOLS + 1, 0]])
     mask = torch.arange(POSITIONS) < torch.tensor(LENGTHS)[:, None]
     features = torch.randn(SOURCES * WIDE, TOKENS, WIDTH, requires_grad=True)
     return head, Bank(states, mask, states[:, 0], ids=ids), features
@@ -68,9 +72,9 @@ def test_probabilities_equal_the_formula() -> None:
 def test_the_loss_is_that_of_the_probabilities(smoothing: float) -> None:
     """Same sums and same gradients; smoothing spreads what the vocabulary says."""
     head, bank, features = made()
-    labels = Sequences(
-        torch.randint(0, SYMBOLS, (SOURCES * WIDE, TOKENS)), torch.tensor([4, 1, 3, 4, 2, 4])
-    )
+    symbols = torch.randint(0, SYMBOLS + 1, (SOURCES * WIDE, TOKENS))
+    labels = Sequences(symbols, torch.tensor([4, 1, 3, 4, 2, 4]))
+    assert (symbols[labels.mask()] == SYMBOLS).any()
     out, source = Readout(features), head.start({"source": bank})
     real = labels.mask()
     chosen = head(out, source).gather(2, labels.data[..., None])[..., 0][real].sum()

@@ -36,6 +36,43 @@ def test_both_sides_need_the_same_symbols() -> None:
     Experiment.model_validate({**facts, "text": {"joint": True}})
 
 
+@pytest.fixture(scope="module")
+def open_model() -> Transducer:
+    head = {"kind": "pointer_generator", "new_words": 3}
+    made = tiny.bundle(tiny.COPYING | {"head": head}, joint=True)
+    with torch.no_grad():
+        made.model.head.get_parameter("gate.bias")[:] = -20.0  # it copies, mostly
+    return Transducer(made, torch.device("cpu"))
+
+
+def test_new_symbols_of_one_source_are_not_those_of_another(open_model: Transducer) -> None:
+    texts = ["ξψω", "ωab", "xyz", "abc", "ξ ψ ω x y z"]
+    answers = open_model(texts, alternatives=2, attention=True)
+    said = {
+        text: {token.piece for token in answer.tokens}
+        for text, answer in zip(texts, answers, strict=True)
+    }
+    assert any(pieces & set("ξψωxyz") for pieces in said.values()), "this model copies"
+    for text, answer in zip(texts, answers, strict=True):
+        alone = open_model(text)
+        assert alone.text == answer.text
+        assert alone.log_prob == pytest.approx(answer.log_prob, abs=1e-4)
+        shown = ["<unk>" if c in text and c in "xyz" and " " in text else c for c in text]
+        assert list(answer.source_pieces) == [*shown, "</s>"]
+        for other in (answer, *answer.alternatives):
+            assert {t.piece for t in other.tokens} & set("ξψωxyz") <= set(text)
+            forced = open_model.force([text], [other.text])[0]
+            if "⁇" not in other.text and other.finished:
+                assert [t.piece for t in forced] == [t.piece for t in other.tokens]
+                assert sum(t.log_prob for t in forced) == pytest.approx(other.log_prob, abs=1e-3)
+
+
+def test_a_model_with_new_words_is_kept_whole(open_model: Transducer, tmp_path: Path) -> None:
+    open_model.bundle.save(tmp_path / "model", tensors(open_model.model), "card")
+    again = Transducer(Bundle.load(tmp_path / "model"), torch.device("cpu"))
+    assert again(["ξψω", "abc"]) == open_model(["ξψω", "abc"])
+
+
 def test_what_was_copied_is_shown_if_asked_for(model: Transducer) -> None:
     plain = model(TEXTS, Greedy())
     for answer, unwatched in zip(model(TEXTS, Greedy(), attention=True), plain, strict=True):

@@ -22,7 +22,7 @@ def source_attention(
     None for a decoder that has no attention. Rows sum to 1 over the real source positions.
     """
     with watch(model, "source attention") as seen:
-        model.decoder(inputs.data, model.encode(sources))
+        model.decoder(model.readable(inputs.data), model.encode(sources))
     maps = [weights.float() for passes in seen.values() for weights in passes]
     flat = [weights.mean(1) if weights.dim() == 4 else weights for weights in maps]
     return torch.stack(flat).mean(0) if flat else None

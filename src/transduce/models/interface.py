@@ -78,6 +78,8 @@ class Decoder(nn.Module, ABC, Generic[State]):
 class Head(nn.Module, ABC):
     """Turns features into scores of the V output symbols."""
 
+    slots: int = 0  # symbols behind the vocabulary, which stand for what is new in a source
+
     @abstractmethod
     def start(self, memory: Memory) -> Any:
         """Return the tree of what it needs of the sources (all of it ``PerSource``), or None."""
@@ -116,6 +118,11 @@ class HeadBlueprint(Part):
     """Slot for a head."""
 
     copies: ClassVar[bool] = False  # symbols of the source, so that both sides need the same ones
+
+    @property
+    def slots(self) -> int:
+        """How many symbols behind the vocabulary stand for what is new in a source."""
+        return 0
 
     @abstractmethod
     def build(self, width: int, memory: int, embedding: nn.Embedding, tied: bool) -> Head:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -28,12 +29,19 @@ class PointerGeneratorBlueprint(HeadBlueprint):
     copies: ClassVar[bool] = True
 
     kind: Literal["pointer_generator"] = "pointer_generator"
+    new_words: int = Field(0, ge=0)
+    """different symbols of a source that the vocabulary does not hold and that can be copied"""
+
+    @property
+    def slots(self) -> int:
+        """As many as new words."""
+        return self.new_words
 
     def build(
         self, width: int, memory: int, embedding: nn.Embedding, tied: bool
     ) -> PointerGenerator:
         """Make the head."""
-        return PointerGenerator(width, memory, embedding, tied)
+        return PointerGenerator(width, memory, embedding, tied, self.slots)
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,16 @@ class PointerGenerator(Head):
 
     The attention a is the head's own (score s . W h / sqrt(D)) and not that of the decoder, which
     may have none, or one for each layer and head, and has to look also at what nobody would copy.
+    Symbols behind the vocabulary number what is new in each source; they can only be copied.
     As in the paper, g = sigmoid(u . s + v . c + b) sees the decoder's features s, into which the
     token read last has gone, and the context c, the mean of the states by a.
     """
 
-    def __init__(self, width: int, memory: int, embedding: nn.Embedding, tied: bool) -> None:
+    def __init__(
+        self, width: int, memory: int, embedding: nn.Embedding, tied: bool, slots: int = 0
+    ) -> None:
         super().__init__()
+        self.slots = slots
         self.words = LinearHead(width, embedding, tied)
         self.attention = GeneralAttention(width, memory)
         self.gate, self.hint = nn.Linear(width, 1), nn.Linear(memory, 1, bias=False)
@@ -74,14 +86,15 @@ class PointerGenerator(Head):
     def forward(self, out: Readout, source: Copyable) -> Float[Tensor, "N T V"]:
         """Return log-probabilities."""
         gate, pointed = self._point(out.features, source)
-        words = self.words(out, None)
+        words = F.logsigmoid(gate) + self.words(out, None)
+        words = F.pad(words, (0, self.slots), value=-torch.inf)
         ids = source.ids[:, None].expand(-1, len(pointed) // len(source.ids) * gate.shape[1], -1)
         folded = fold(pointed, len(source.ids))
         empty = folded.new_zeros(*folded.shape[:2], words.shape[2])
         copied = empty.scatter_add(2, ids, folded).view(words.shape)
         # Where nothing is copied, the logarithm of 0 would have no gradient.
         log_copied = copied.clamp_min(TINY).log().masked_fill(copied == 0, -torch.inf)
-        return torch.logaddexp(F.logsigmoid(gate) + words, log_copied)
+        return torch.logaddexp(words, log_copied)
 
     def loss(
         self, out: Readout, source: Copyable, labels: Sequences, smoothing: float
@@ -128,5 +141,7 @@ class PointerGenerator(Head):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the sums of -log p of the labels and of the mean -log p of the vocabulary."""
         words = self.words(Readout(features[None]), None)[0]
-        right = torch.logaddexp(generate + words.gather(1, labels), copied)
+        new = labels >= words.shape[1]
+        said = words.gather(1, labels.masked_fill(new, 0)).masked_fill(new, -torch.inf)
+        right = torch.logaddexp(generate + said, copied)
         return -right.sum(), -words.mean(1).sum()
