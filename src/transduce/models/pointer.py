@@ -59,9 +59,10 @@ class PointerGenerator(Head):
 
     The attention a is the head's own (score s . W h / sqrt(D)) and not that of the decoder, which
     may have none, or one for each layer and head, and has to look also at what nobody would copy.
-    Symbols behind the vocabulary number what is new in each source; they can only be copied.
     As in the paper, g = sigmoid(u . s + v . c + b) sees the decoder's features s, into which the
     token read last has gone, and the context c, the mean of the states by a.
+
+    Symbols behind the vocabulary number what is new in each source; they can only be copied.
     """
 
     def __init__(
