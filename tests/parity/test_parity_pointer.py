@@ -55,6 +55,7 @@ def made() -> tuple[PointerGenerator, Bank, Tensor]:
     return head, Bank(states, mask, states[:, 0], ids=ids), features
 
 
+@torch.no_grad()
 def test_probabilities_equal_the_formula() -> None:
     head, bank, features = made()
     assert bank.ids is not None
