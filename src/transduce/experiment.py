@@ -114,6 +114,15 @@ class Experiment(Blueprint):
     """scores of others on the same test set, to be shown beside ours"""
 
     @model_validator(mode="after")
+    def _copies_what_both_sides_have(self) -> Experiment:
+        if self.model.head.copies and not self.text.joint:
+            raise ValueError(
+                f"model.head: {self.model.head.kind} copies symbols of the source, which needs one "
+                "vocabulary; set text.joint: true, or model.head: linear"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ties_what_is_one(self) -> Experiment:
         if self.model.tie == "all" and not self.text.joint:
             raise ValueError(

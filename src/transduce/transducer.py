@@ -17,7 +17,7 @@ from torch import Tensor
 
 from transduce.bundle import Bundle, is_bundle
 from transduce.data.stream import by_length
-from transduce.explain.reading import source_attention
+from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
 from transduce.problem import Problem
 from transduce.search.beam import Beam
@@ -56,6 +56,7 @@ class Result:
     alternatives: tuple[Result, ...] = ()  # the next best, if asked for
     source_pieces: tuple[str, ...] = ()
     attention: Float[np.ndarray, "T S"] | None = None  # tokens by source pieces, if asked for
+    copying: Float[np.ndarray, "T S"] | None = None  # how likely each was copied from each piece
 
     def __str__(self) -> str:
         return self.text
@@ -86,6 +87,7 @@ class Transducer:
         self.source, self.target = bundle.codecs["source"], bundle.codecs["target"]
         self.model = bundle.model.to(self.device).eval()
         self.search = bundle.blueprint.search
+        self.slots = bundle.blueprint.model.head.slots
 
     @classmethod
     def load(cls, folder: str | Path, device: str | None = None) -> Transducer:
@@ -134,7 +136,7 @@ class Transducer:
         """Answer a text, or each text of a list.
 
         ``search`` replaces the model's own; ``alternatives`` asks for that many next best answers;
-        ``attention`` for where the model looked (None where it has none).
+        ``attention`` for where the model looked and what it copied (None where it does not).
 
         Raises:
             Problem: alternatives are wanted of a search that finds one answer only.
@@ -167,7 +169,10 @@ class Transducer:
         """Return how likely the model finds each symbol of given targets, their end included."""
         self.model.eval()
         pairs = [
-            (torch.tensor([*self.source.encode(source), EOS]), [*self.target.encode(target), EOS])
+            (
+                torch.tensor([*self.source.reading(source, self.slots).encode(source), EOS]),
+                [*self.target.reading(source, self.slots).encode(target), EOS],
+            )
             for source, target in zip(sources, targets, strict=True)
         ]
         longest = np.array([max(len(source), len(ids)) for source, ids in pairs], dtype=np.int64)
@@ -180,11 +185,9 @@ class Transducer:
             log_probs = force(self.model, memory, prompt, read.data[:, None], read.lengths[:, None])
             for place, row in enumerate(batch):
                 ids = pairs[row][1]
-                found[row] = self._tokens(ids, log_probs[place, 0, : len(ids)].tolist())
+                pieces = self.target.reading(sources[row], self.slots).pieces(ids)
+                found[row] = tuple(map(Token, pieces, log_probs[place, 0, : len(ids)].tolist()))
         return found
-
-    def _tokens(self, ids: list[int], log_probs: list[float]) -> tuple[Token, ...]:
-        return tuple(map(Token, self.target.pieces(ids), log_probs))
 
     def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """Return the most tokens that sources of these lengths may be answered with."""
@@ -203,7 +206,10 @@ class Transducer:
             if not line.strip()
         }
         asked = [index for index in range(len(lines)) if index not in results]
-        encoded = [[*self.source.encode(lines[index]), EOS] for index in asked]
+        codecs = [self.source.reading(lines[index], self.slots) for index in asked]
+        encoded = [
+            [*codec.encode(lines[index]), EOS] for codec, index in zip(codecs, asked, strict=True)
+        ]
         lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
         for batch in by_length(lengths, TOKENS, self.rows):
             sources = Sequences.stack([torch.tensor(encoded[row]) for row in batch])
@@ -211,13 +217,11 @@ class Transducer:
             prompt = torch.full((len(batch), 1), BOS, device=self.device)
             limit = self.limit(inputs["source"].lengths)
             found = search(self.model, self.model.encode(inputs), prompt, limit)
-            maps = self._attention(inputs, found) if attention else None
+            maps = self._maps(inputs, found) if attention else (None, None)
             for place, row in enumerate(batch):
-                pieces = tuple(self.source.pieces(encoded[row]))
+                pieces = tuple(codecs[row].pieces(encoded[row]))
                 best, *others = self._results(lines[asked[row]], found, place)
-                weights = None
-                if maps is not None:
-                    weights = maps[place, : len(best.tokens), : len(pieces)].cpu().numpy()
+                real = place, slice(len(best.tokens)), slice(len(pieces))
                 results[asked[row]] = Result(
                     best.source,
                     best.text,
@@ -227,13 +231,13 @@ class Transducer:
                     best.tokens,
                     tuple(others),
                     pieces,
-                    weights,
+                    *(None if map is None else map[real].cpu().numpy() for map in maps),
                 )
         return [results[index] for index in range(len(lines))]
 
     def _results(self, source: str, found: Hypotheses, row: int) -> list[Result]:
         """Turn the hypotheses of one source into results, best first."""
-        results = []
+        codec, results = self.target.reading(source, self.slots), []
         for rank in range(found.tokens.shape[1]):
             length = int(found.lengths[row, rank])
             if length == 0 and rank > 0:
@@ -243,23 +247,23 @@ class Transducer:
             results.append(
                 Result(
                     source,
-                    self.target.decode(ids),
+                    codec.decode(ids),
                     float(found.scores[row, rank]),
                     float(found.log_probs[row, rank]),
                     bool(found.finished[row, rank]),
-                    self._tokens(ids, log_probs),
+                    tuple(map(Token, codec.pieces(ids), log_probs)),
                 )
             )
         return results
 
-    def _attention(
+    def _maps(
         self, inputs: Mapping[str, Sequences], found: Hypotheses
-    ) -> Float[Tensor, "B T S"] | None:
-        """Read the best hypotheses once more, in parallel, and note where the model looks."""
+    ) -> tuple[Float[Tensor, "B T S"] | None, Float[Tensor, "B T S"] | None]:
+        """Read the best hypotheses again, in parallel; note where the model looks and copies."""
         best, lengths = found.tokens[:, 0], found.lengths[:, 0]
         begin = torch.full_like(best[:, :1], BOS)
         read = Sequences(torch.cat([begin, best[:, :-1]], 1), lengths)
-        return source_attention(self.model, inputs, read)
+        return source_attention(self.model, inputs, read), copying(self.model, inputs, read)
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters())

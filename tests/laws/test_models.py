@@ -14,7 +14,7 @@ from torch import Tensor
 from transduce import testing
 from transduce.blueprint import Part
 from transduce.models.build import ModelBlueprint, build
-from transduce.models.interface import DecoderBlueprint, EncoderBlueprint
+from transduce.models.interface import DecoderBlueprint, EncoderBlueprint, HeadBlueprint
 from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.attend import ConnectionBlueprint
 from transduce.search import Beam, Greedy, SearchBlueprint
@@ -26,6 +26,8 @@ CHOICES: dict[str, list[Any]] = {
     "cell": ["lstm", "gru"],
     "bidirectional": [True, False],
     "norm": ["pre", "post"],
+    "kernel": [5],
+    "new_words": [2],
     "connection": [choice() for choice in ConnectionBlueprint.choices().values()],
 }
 SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best=3)]
@@ -52,6 +54,7 @@ def label(part: Part) -> str:
 
 ENCODERS = {label(part): part for part in variants(EncoderBlueprint)}
 DECODERS = {label(part): part for part in variants(DecoderBlueprint)}
+HEADS = {label(part): part for part in variants(HeadBlueprint)}
 
 
 class Case(NamedTuple):
@@ -61,17 +64,23 @@ class Case(NamedTuple):
     limit: Int[Tensor, "B"]
 
 
-def case(encoder: str, decoder: str, number: int, symbols: int, longest: int) -> Case:
+def case(
+    encoder: str, decoder: str, number: int, symbols: int, longest: int, head: str = "linear"
+) -> Case:
     """Return a random model that is sure of itself, random sources and limits."""
     torch.manual_seed(0)
-    parts = {"encoder": ENCODERS[encoder], "decoder": DECODERS[decoder], "tie": "none"}
-    blueprint = ModelBlueprint.model_validate(parts)
+    parts = {"encoder": ENCODERS[encoder], "decoder": DECODERS[decoder], "head": HEADS[head]}
+    blueprint = ModelBlueprint.model_validate({**parts, "tie": "none"})
     model = build(blueprint, {"source": symbols, "target": symbols}).eval()
     with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(3 if weight.dim() > 1 else 1)
+        for part in (*model.encoders.values(), model.decoder, model.head):
+            # Gated convolutions have no norm: three times the weights would make chaos of them.
+            factor = 1 if "Convolutional" in type(part).__name__ else 3
+            for weight in part.parameters():
+                weight.mul_(factor if weight.dim() > 1 else 1)
     lengths = torch.randint(0, 12, (number,)).tolist()
     end = torch.tensor([EOS])
+    symbols += model.head.slots
     rows = [torch.cat([torch.randint(3, symbols, (length,)), end]) for length in lengths]
     limit = torch.randint(1, longest + 1, (number,))
     return Case(model, {"source": Sequences.stack(rows)}, torch.full((number, 1), BOS), limit)
@@ -112,6 +121,18 @@ def test_answers_do_not_depend_on_the_batch(encoder: str, decoder: str) -> None:
     given = case(encoder, decoder, 64, 12, 6)
     for search in (Greedy(), Beam(width=3)):
         testing.check_search_batch_mates(search, *given, sizes=(1, 7))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("head", [name for name in HEADS if name != "linear"])
+def test_heads(head: str, decoder: str) -> None:
+    model, sources, prompt, _ = case("recurrent", decoder, 5, 9, 1, head)
+    tokens = torch.cat([prompt, torch.randint(0, 9 + model.head.slots, (5, 4))], 1)
+    testing.check_scorer(model, sources, tokens)
+    testing.check_normalised(model, sources, tokens)
+    for search in (Greedy(), Beam(width=4, n_best=3)):
+        testing.check_search(search, *case("recurrent", decoder, 7, 9, 8, head))
+    testing.check_beam_exact(*case("recurrent", decoder, 3, 4, 4, head))
 
 
 @pytest.mark.parametrize("name", DECODERS)

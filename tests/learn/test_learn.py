@@ -42,6 +42,7 @@ TRANSFORMER: Final = {
     "inner": 128,
     "dropout": 0.0,
 }
+CONVOLUTIONAL: Final = {"kind": "convolutional", "width": 64, "layers": 2, "dropout": 0.0}
 FIXED: Final = RECURRENT | {"connection": "fixed", "width": 128}
 
 
@@ -110,6 +111,10 @@ def test_recurrent_attention_learns(task: str) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_transformer_learns(task: str) -> None:
     assert accuracy(learn(TRANSFORMER, TRANSFORMER, task, 5), task, 5) >= BAR
+
+
+def test_a_convolutional_model_learns() -> None:
+    assert accuracy(learn(CONVOLUTIONAL, CONVOLUTIONAL, "reverse", 5), "reverse", 5) >= BAR
 
 
 def test_a_transformer_encoder_teaches_a_recurrent_decoder() -> None:

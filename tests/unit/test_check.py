@@ -150,3 +150,15 @@ def test_a_machine_that_lacks_what_is_asked_for_is_found_before_training(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(Problem, match=r"train.tensorboard: this needs the package tensorboard"):
         found("train.tensorboard=true")
+
+
+def test_new_words_need_a_vocabulary_without_them(capsys: pytest.CaptureFixture[str]) -> None:
+    copies = ["text.joint=true", "model.head={kind: pointer_generator, new_words: 2}"]
+    spelt = "text.source.tokens={kind: characters, byte_fallback: true}"
+    with pytest.raises(Problem, match=r"^model\.head\.new_words: nothing is new to .*: false in"):
+        found(*copies, spelt)
+    for tokens, count in (("characters", 1), ("{kind: characters, min_count: 4}", 0)):
+        changes = [*copies, f"text.source.tokens={tokens}"]
+        experiment = parse(SETTINGS, Experiment, "exp.yaml", changes)
+        check(experiment, Path(), Show())
+        assert capsys.readouterr().err.count("teaches the model to copy new words") == count

@@ -99,3 +99,30 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "source.json").write_bytes(b'{"tokens": {"kind": "wrods"}}')
     with pytest.raises(Problem, match=r"source\.json:1: tokens.kind: no such choice 'wrods'"):
         TextCodec.load(tmp_path, "source")
+
+
+def test_what_is_new_in_a_source_is_numbered_behind_the_vocabulary() -> None:
+    made = codec({"kind": "words"}, lower=True)
+    source = "The Zebra sees a Yak , the zebra sees </s> a gnu"
+    known = made.reading(source, 3)
+    zebra, yak, comma = made.size, made.size + 1, made.size + 2
+    the, sees, a = made.encode("the sees a")
+    unknown = 0
+    assert known.encode(source) == [
+        *(the, zebra, sees, a, yak, comma, the, zebra, sees, unknown, a, unknown)
+    ]
+    assert known.encode("yak gnu okapi") == [yak, unknown, unknown]
+    assert known.alternatives("a yak", 2, 1) == [[a, yak]] * 2
+    assert known.decode([1, yak, unknown, zebra, 2]) == "yak ⁇ zebra"
+    assert known.pieces([the, comma]) == ["the", ","]
+    assert known.size == made.size
+    assert made.encode("yak") == [unknown], "the codec itself learns nothing"
+    assert made.reading(source, 0) is made
+    assert made.reading("zebra zebra", 3).encode("yak zebra") == [unknown, zebra]
+
+
+def test_new_characters_are_known_as_well() -> None:
+    made = codec({"kind": "characters"})
+    known = made.reading("aξ ψξ", 5)
+    assert known.encode("ψξω") == [made.size + 1, made.size, 0]
+    assert known.decode(known.encode("ψ aξ")) == "ψ aξ"

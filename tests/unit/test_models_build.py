@@ -73,6 +73,16 @@ def test_an_odd_width_has_no_halves() -> None:
     make(LSTM | {"width": 7, "bidirectional": False}, LSTM)
 
 
+def test_an_even_kernel_has_no_middle() -> None:
+    with pytest.raises(Problem) as caught:
+        make({"kind": "convolutional", "kernel": 4}, LSTM)
+    assert str(caught.value) == (
+        "model.encoder.kernel: a kernel of 4 has no middle, where the position that it reads for "
+        "should stand; take 3 or 5"
+    )
+    make(LSTM, {"kind": "convolutional", "kernel": 4})
+
+
 def test_dot_attention_needs_equal_widths() -> None:
     dot = {"connection": {"kind": "dot"}}
     with pytest.raises(Problem) as caught:

@@ -284,3 +284,19 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     how = encoding()
     peak(10)
     assert peak(8000) < peak(1000) + 100_000
+
+
+def test_what_is_new_in_a_source_has_the_same_number_on_both_sides(tmp_path: Path) -> None:
+    write(tmp_path, [("a x b x y z", "z X x"), ("y y a", "a y x")])
+    how = encoding()
+    joint = {"source": how.codecs["source"], "target": how.codecs["source"]}
+    size, (a, b) = joint["source"].size, joint["source"].encode("a b")
+    store = make(tmp_path, Encoding(joint, how.limits, slots=2))
+    batch = store.batch(np.arange(2))
+    x, y, unknown = size, size + 1, 0
+    assert real(batch.sources["source"]) == [[a, x, b, x, y, unknown, EOS], [x, x, a, EOS]]
+    assert real(batch.target) == [[BOS, unknown, unknown, x, EOS], [BOS, a, x, unknown, EOS]]
+    assert store.counts["source"].unknown == 1
+    plain = make(tmp_path, Encoding(joint, how.limits))
+    assert plain.fingerprint != store.fingerprint
+    assert real(plain.batch(np.arange(2)).sources["source"])[1] == [unknown, unknown, a, EOS]

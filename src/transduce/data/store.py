@@ -157,6 +157,7 @@ class Encoding:
     codecs: Mapping[str, TextCodec]  # of the sources and of the target
     limits: LimitsBlueprint
     sampled: bool = False  # store the variants that the codecs want for training
+    slots: int = 0  # numbers behind the vocabulary for what is new in each source
 
     def variants(self, side: str) -> int:
         """Return how many encodings of each text are stored."""
@@ -165,10 +166,10 @@ class Encoding:
     def encode(self, example: Example) -> list[Encoded] | Fault:
         """Encode the sources and all references."""
         texts = [*example.sources.items(), *((TARGET, text) for text in example.references)]
-        encoded = []
+        codecs, encoded = self._reading(example), []
         for side, text in texts:
             most = self.limits.target if side == TARGET else self.limits.source
-            best, *others = self.codecs[side].alternatives(text, self.variants(side), seed=0)
+            best, *others = codecs[side].alternatives(text, self.variants(side), seed=0)
             if len(best) > most:
                 what = f"the {side} has {len(best)} symbols, more than {most}"
                 what += "; shorten it, raise the limit, or set on_bad_line: skip"
@@ -176,6 +177,13 @@ class Encoding:
             fitting = [other if len(other) <= most else best for other in others]
             encoded.append(Encoded(side, text, [best, *fitting]))
         return encoded
+
+    def _reading(self, example: Example) -> Mapping[str, TextCodec]:
+        """Return the codecs that know what is new in the source."""
+        if self.slots == 0:
+            return self.codecs
+        source = example.sources["source"]
+        return {side: codec.reading(source, self.slots) for side, codec in self.codecs.items()}
 
 
 def prepare(corpus: CorpusBlueprint, base: Path, encoding: Encoding, cache: Path) -> Store:
@@ -213,6 +221,8 @@ def _fingerprint(corpus: CorpusBlueprint, base: Path, encoding: Encoding) -> str
             for side, codec in encoding.codecs.items()
         },
     }
+    if encoding.slots:
+        parts["slots"] = encoding.slots
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -239,7 +249,8 @@ class _Side:
 
     def __init__(self, path: Path, side: str, encoding: Encoding, files: ExitStack) -> None:
         self.side, self.encoding = side, encoding
-        self.dtype = "<u2" if encoding.codecs[side].size <= 2**16 else "<u4"
+        numbers = encoding.codecs[side].size + encoding.slots
+        self.dtype = "<u2" if numbers <= 2**16 else "<u4"
         self.symbols = files.enter_context(RaggedWriter(path, side, self.dtype))
         self.text = files.enter_context(RaggedWriter(path, f"{side}.text", "u1"))
         self.texts = self.count = self.unknown = self.longest = 0

@@ -22,7 +22,21 @@ def source_attention(
     None for a decoder that has no attention. Rows sum to 1 over the real source positions.
     """
     with watch(model, "source attention") as seen:
-        model.decoder(inputs.data, model.encode(sources))
+        model.decoder(model.readable(inputs.data), model.encode(sources))
     maps = [weights.float() for passes in seen.values() for weights in passes]
     flat = [weights.mean(1) if weights.dim() == 4 else weights for weights in maps]
     return torch.stack(flat).mean(0) if flat else None
+
+
+@torch.no_grad()
+def copying(
+    model: Seq2Seq, sources: Mapping[str, Sequences], inputs: Sequences
+) -> Float[Tensor, "B T S"] | None:
+    """Return how likely what follows each position is copied from each source position.
+
+    None for a head that does not copy. Rows sum to the probability that anything is copied.
+    """
+    with watch(model, "copying") as seen:
+        if seen:
+            model.extend(inputs.data, model.start(model.encode(sources)))
+    return next((passes[0] for passes in seen.values()), None)

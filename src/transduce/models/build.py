@@ -6,21 +6,27 @@ from collections.abc import Mapping
 from typing import Literal
 
 from transduce.blueprint import Blueprint
+from transduce.models.decoders.convolutional import ConvolutionalDecoderBlueprint
 from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
 from transduce.models.decoders.transformer import TransformerDecoderBlueprint
+from transduce.models.encoders.convolutional import ConvolutionalEncoderBlueprint
 from transduce.models.encoders.recurrent import RecurrentEncoderBlueprint
 from transduce.models.encoders.transformer import TransformerEncoderBlueprint
 from transduce.models.heads import LinearHeadBlueprint
 from transduce.models.interface import DecoderBlueprint, EncoderBlueprint, HeadBlueprint
+from transduce.models.pointer import PointerGeneratorBlueprint
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
 
 PARTS = (
     RecurrentEncoderBlueprint,
     TransformerEncoderBlueprint,
+    ConvolutionalEncoderBlueprint,
     RecurrentDecoderBlueprint,
     TransformerDecoderBlueprint,
+    ConvolutionalDecoderBlueprint,
     LinearHeadBlueprint,
+    PointerGeneratorBlueprint,
 )
 
 
@@ -55,5 +61,12 @@ def build(blueprint: ModelBlueprint, vocabularies: Mapping[str, int]) -> Seq2Seq
                 "model.tie",
             )
         encoder.embedding = decoder.embedding
-    head = blueprint.head.build(decoder.width, decoder.embedding, blueprint.tie != "none")
+    if blueprint.head.copies and vocabularies["source"] != vocabularies["target"]:
+        raise Problem(
+            "a source symbol can be copied only where both sides have the same symbols; set "
+            "text.joint: true, or model.head: linear",
+            "model.head",
+        )
+    tied = blueprint.tie != "none"
+    head = blueprint.head.build(decoder.width, encoder.width, decoder.embedding, tied)
     return Seq2Seq({"source": encoder}, decoder, head)

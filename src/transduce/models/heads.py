@@ -18,7 +18,7 @@ class LinearHeadBlueprint(HeadBlueprint):
 
     kind: Literal["linear"] = "linear"
 
-    def build(self, width: int, embedding: nn.Embedding, tied: bool) -> LinearHead:
+    def build(self, width: int, memory: int, embedding: nn.Embedding, tied: bool) -> LinearHead:
         """Make the head."""
         return LinearHead(width, embedding, tied)
 

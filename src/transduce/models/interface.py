@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ class Bank(PerSource):
     states: Float[Tensor, "B S D"]
     mask: Bool[Tensor, "B S"]
     summary: Float[Tensor, "B D"]  # all that a decoder without attention looks at
+    embedded: Float[Tensor, "B S D"] | None = None  # what the states were made of, if as wide
+    ids: Int[Tensor, "B S"] | None = None  # what stands there, where a source is of symbols
 
 
 Memory = dict[str, Bank]
@@ -76,6 +78,8 @@ class Decoder(nn.Module, ABC, Generic[State]):
 class Head(nn.Module, ABC):
     """Turns features into scores of the V output symbols."""
 
+    slots: int = 0  # symbols behind the vocabulary, which stand for what is new in a source
+
     @abstractmethod
     def start(self, memory: Memory) -> Any:
         """Return the tree of what it needs of the sources (all of it ``PerSource``), or None."""
@@ -113,6 +117,16 @@ class DecoderBlueprint(Part):
 class HeadBlueprint(Part):
     """Slot for a head."""
 
+    copies: ClassVar[bool] = False  # symbols of the source, so that both sides need the same ones
+
+    @property
+    def slots(self) -> int:
+        """How many symbols behind the vocabulary stand for what is new in a source."""
+        return 0
+
     @abstractmethod
-    def build(self, width: int, embedding: nn.Embedding, tied: bool) -> Head:
-        """Make the head over features of that width; tied, the decoder's embedding scores."""
+    def build(self, width: int, memory: int, embedding: nn.Embedding, tied: bool) -> Head:
+        """Make the head over features of ``width`` and a bank of width ``memory``.
+
+        Tied, the decoder's embedding scores.
+        """

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transduce.models.interface import Decoder, Encoder, Head, Memory
 from transduce.sequences import Sequences
+
+UNK: Final = 0  # the unknown symbol, the same in every vocabulary
 
 
 class Seq2SeqState(NamedTuple):
@@ -30,7 +33,24 @@ class Seq2Seq(nn.Module):
 
     def encode(self, sources: Mapping[str, Sequences]) -> Memory:
         """Let each encoder read its source."""
-        return {name: encoder(sources[name]) for name, encoder in self.encoders.items()}
+        memory = {}
+        for name, encoder in self.encoders.items():
+            source = sources[name]
+            if source.data.is_floating_point():
+                memory[name] = encoder(source)
+            else:
+                known = replace(source, data=self.readable(source.data))
+                memory[name] = replace(encoder(known), ids=source.data)
+        return memory
+
+    def readable(self, ids: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
+        """Return symbols with the unknown one for those behind the vocabulary.
+
+        What these stand for is another word in every source, so they have no vectors.
+        """
+        if self.head.slots == 0:
+            return ids
+        return ids.masked_fill(ids >= self.decoder.embedding.num_embeddings, UNK)
 
     def start(self, memory: Memory, width: int = 1, capacity: int | None = None) -> Seq2SeqState:
         """Return the state before any token, ``width`` rows for every source."""
@@ -41,7 +61,7 @@ class Seq2Seq(nn.Module):
         self, tokens: Int[Tensor, "N T"], state: Seq2SeqState
     ) -> tuple[Float[Tensor, "N T V"], Seq2SeqState]:
         """Read T tokens in every row; return the log-probabilities of what follows each."""
-        out, after = self.decoder.extend(tokens, state.decoder)
+        out, after = self.decoder.extend(self.readable(tokens), state.decoder)
         return self.head(out, state.head), Seq2SeqState(after, state.head)
 
     def forward(
@@ -53,5 +73,5 @@ class Seq2Seq(nn.Module):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the summed (smoothed loss, negative log-likelihood) of the labels (training)."""
         memory = self.encode(sources)
-        out = self.decoder(inputs.data, memory)
+        out = self.decoder(self.readable(inputs.data), memory)
         return self.head.loss(out, self.head.start(memory), labels, smoothing)

@@ -72,9 +72,15 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
     if run is not None:
         _same_experiment(experiment, run)
     codecs = _codecs(experiment, base, run, show)
-    data = experiment.data
+    data, slots = experiment.data, experiment.model.head.slots
+    if slots and codecs["source"].tokeniser.vocabulary.spells:
+        raise Problem(
+            "nothing is new to a vocabulary that spells in bytes; set new_words: 0, or "
+            "byte_fallback: false in text.source.tokens",
+            "model.head.new_words",
+        )
     stores = {
-        name: encode(corpus, base, Encoding(codecs, data.limits, sampled=name == "train"), cache())
+        name: encode(corpus, base, Encoding(codecs, data.limits, name == "train", slots), cache())
         for name, corpus in (("train", data.train), ("dev", data.dev))
     }
     skipped = {name: store.skipped for name, store in stores.items()}
@@ -92,6 +98,11 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
     if run is not None:
         _same_data(stores["train"], run)
     train, dev = stores["train"], stores["dev"]
+    if slots and int(train.symbols["source"].values.max()) < codecs["source"].size:
+        show.say(
+            "warning: the vocabulary holds all that is in the training sources, so that nothing "
+            "teaches the model to copy new words; raise min_count in text.source.tokens"
+        )
     examples = [dev.example(index) for index in range(dev.examples)]
     return Prepared(codecs, train, dev, examples, test, counts, _longest(train))
 

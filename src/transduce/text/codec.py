@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from pydantic import model_validator
@@ -52,6 +52,7 @@ class TextCodec:
 
     blueprint: CodecBlueprint
     tokeniser: Tokeniser
+    new: tuple[str, ...] = ()  # pieces of one source alone, numbered behind the vocabulary
 
     @classmethod
     def learn(cls, blueprint: CodecBlueprint, lines: Iterable[str]) -> TextCodec:
@@ -64,7 +65,7 @@ class TextCodec:
 
     @property
     def size(self) -> int:
-        """The number of symbols."""
+        """The number of symbols in the vocabulary."""
         return len(self.tokeniser.vocabulary)
 
     @property
@@ -72,10 +73,21 @@ class TextCodec:
         """How many alternatives of each training text are worth storing."""
         return self.blueprint.tokens.variants
 
+    def reading(self, source: str, most: int) -> TextCodec:
+        """Return the codec that also knows what is new in a source, in order of appearance.
+
+        Of different pieces that the vocabulary does not hold the first ``most`` are known; the
+        others stay unknown.
+        """
+        if most == 0:
+            return self
+        pieces = self.tokeniser.pieces(self.blueprint.normalise(source))
+        new = dict.fromkeys(piece for piece in pieces if piece not in self.tokeniser.vocabulary)
+        return replace(self, new=tuple(islice(new, most)))
+
     def encode(self, text: str) -> list[int]:
         """Return the symbols of a text, without BOS and EOS."""
-        pieces = self.tokeniser.pieces(self.blueprint.normalise(text))
-        return self.tokeniser.vocabulary.ids(pieces)
+        return self._ids(self.tokeniser.pieces(self.blueprint.normalise(text)))
 
     def alternatives(self, text: str, count: int, seed: int) -> list[list[int]]:
         """Return ``count`` encodings: that of ``encode``, then others drawn at random.
@@ -83,7 +95,7 @@ class TextCodec:
         The draws are a function of the text and the seed (subword regularisation, Kudo 2018).
         """
         ways = self.tokeniser.alternatives(self.blueprint.normalise(text), count, seed)
-        return [self.tokeniser.vocabulary.ids(pieces) for pieces in ways]
+        return [self._ids(pieces) for pieces in ways]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of symbols; BOS and EOS are no text, an unknown symbol shows as ⁇."""
@@ -94,7 +106,18 @@ class TextCodec:
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the piece behind each symbol, to look at."""
-        return self.tokeniser.vocabulary.pieces(ids)
+        known = self.tokeniser.vocabulary.pieces([id if id < self.size else UNK for id in ids])
+        return [
+            piece if id < self.size else self.new[id - self.size]
+            for id, piece in zip(ids, known, strict=True)
+        ]
+
+    def _ids(self, pieces: list[str]) -> list[int]:
+        ids = self.tokeniser.vocabulary.ids(pieces)
+        if not self.new:
+            return ids
+        new = {piece: self.size + number for number, piece in enumerate(self.new)}
+        return [new.get(piece, id) for id, piece in zip(ids, pieces, strict=True)]
 
     @cached_property
     def fingerprint(self) -> str:
