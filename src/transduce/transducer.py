@@ -137,11 +137,12 @@ class Transducer:
         ``attention`` for where the model looked (None where it has none).
 
         Raises:
-            Problem: alternatives are wanted of a search that finds one answer only.
+            Problem: alternatives are wanted of a search that finds one answer only, or a text is
+                longer than there are positions learned.
         """
         lines = [inputs] if isinstance(inputs, str) else list(inputs)
         chosen = with_alternatives(search or self.search, alternatives)
-        results = self._answer(lines, chosen, attention)
+        results = self._answer(lines, chosen, attention, 1)
         return results[0] if isinstance(inputs, str) else results
 
     def predict(
@@ -158,17 +159,22 @@ class Transducer:
         batch.
         """
         chosen = with_alternatives(search or self.search, alternatives)
-        waiting = iter(lines)
+        waiting, first = iter(lines), 1
         while block := list(islice(waiting, ahead)):
-            yield from self._answer(block, chosen, attention=False)
+            yield from self._answer(block, chosen, False, first)
+            first += len(block)
 
     @torch.no_grad()
     def force(self, sources: Sequence[str], targets: Sequence[str]) -> list[tuple[Token, ...]]:
-        """Return how likely the model finds each symbol of given targets, their end included."""
+        """Return how likely the model finds each symbol of given targets, their end included.
+
+        Raises:
+            Problem: a text is longer than there are positions learned.
+        """
         self.model.eval()
         pairs = [
-            (torch.tensor([*self.source.encode(source), EOS]), [*self.target.encode(target), EOS])
-            for source, target in zip(sources, targets, strict=True)
+            (torch.tensor(self._read("source", source, at)), self._read("target", target, at))
+            for at, (source, target) in enumerate(zip(sources, targets, strict=True), 1)
         ]
         longest = np.array([max(len(source), len(ids)) for source, ids in pairs], dtype=np.int64)
         found: list[tuple[Token, ...]] = [()] * len(pairs)
@@ -186,16 +192,31 @@ class Transducer:
     def _tokens(self, ids: list[int], log_probs: list[float]) -> tuple[Token, ...]:
         return tuple(map(Token, self.target.pieces(ids), log_probs))
 
+    def _read(self, side: str, text: str, number: int) -> list[int]:
+        """Encode a text, which nothing ever shortens."""
+        ids, most = [*self.bundle.codecs[side].encode(text), EOS], self.model.longest[side]
+        if most is not None and len(ids) > most:
+            raise Problem(
+                f"the {side} has {len(ids)} symbols with its end, and this model has learned "
+                f"{most} positions; shorten it or split it up",
+                f"text {number}",
+            )
+        return ids
+
     def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """Return the most tokens that sources of these lengths may be answered with."""
         factor, extra = self.bundle.blueprint.longest
-        return (lengths * factor).ceil().long() + extra
+        most, positions = (lengths * factor).ceil().long() + extra, self.model.longest["target"]
+        return most if positions is None else most.clamp(max=positions)
 
     @torch.no_grad()
     def _answer(
-        self, lines: Sequence[str], search: SearchBlueprint, attention: bool
+        self, lines: Sequence[str], search: SearchBlueprint, attention: bool, first: int
     ) -> list[Result]:
-        """Search batches of like length; a blank text has a blank answer."""
+        """Search batches of like length; a blank text has a blank answer.
+
+        ``first`` is the number of the first text, for errors.
+        """
         self.model.eval()
         results = {
             index: Result(line, "", 0.0, 0.0, True, ())
@@ -203,7 +224,7 @@ class Transducer:
             if not line.strip()
         }
         asked = [index for index in range(len(lines)) if index not in results]
-        encoded = [[*self.source.encode(lines[index]), EOS] for index in asked]
+        encoded = [self._read("source", lines[index], first + index) for index in asked]
         lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
         for batch in by_length(lengths, TOKENS, self.rows):
             sources = Sequences.stack([torch.tensor(encoded[row]) for row in batch])

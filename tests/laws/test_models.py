@@ -17,6 +17,7 @@ from transduce.models.build import ModelBlueprint, build
 from transduce.models.interface import DecoderBlueprint, EncoderBlueprint
 from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.attend import ConnectionBlueprint
+from transduce.nn.positions import PositionsBlueprint
 from transduce.search import Beam, Greedy, SearchBlueprint
 from transduce.sequences import Sequences
 
@@ -27,6 +28,7 @@ CHOICES: dict[str, list[Any]] = {
     "bidirectional": [True, False],
     "norm": ["pre", "post"],
     "connection": [choice() for choice in ConnectionBlueprint.choices().values()],
+    "positions": [choice() for choice in PositionsBlueprint.choices().values()],
 }
 SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best=3)]
 
@@ -78,10 +80,10 @@ def case(encoder: str, decoder: str, number: int, symbols: int, longest: int) ->
 
 
 def pairs(every: bool) -> pytest.MarkDecorator:
-    """Run a test for every pair of parts, or for each part with the first of its counterparts."""
-    first = next(iter(ENCODERS)), next(iter(DECODERS))
-    product = itertools.product(ENCODERS, DECODERS)
-    chosen = [pair for pair in product if every or first[0] == pair[0] or first[1] == pair[1]]
+    """Run a test for each part with every usual counterpart, or with the first one alone."""
+    usual = EncoderBlueprint.choices().keys() | DecoderBlueprint.choices().keys()
+    others = usual if every else {next(iter(ENCODERS)), next(iter(DECODERS))}
+    chosen = [pair for pair in itertools.product(ENCODERS, DECODERS) if not others.isdisjoint(pair)]
     ids = [" ".join(pair) for pair in chosen]
     return pytest.mark.parametrize(("encoder", "decoder"), chosen, ids=ids)
 

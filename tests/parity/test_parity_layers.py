@@ -10,8 +10,9 @@ from torch import nn
 
 from transduce.models.decoders.transformer import DecoderLayer, TransformerDecoderBlueprint
 from transduce.models.encoders.transformer import EncoderLayer, TransformerEncoderBlueprint
-from transduce.nn.layers import FeedForward, NormOrder, Residual, Sinusoid, TokenTable
+from transduce.nn.layers import FeedForward, NormOrder, Residual, TokenTable
 from transduce.nn.multihead import CrossAttention, GrowingKV, MultiHead, SelfAttention, padding_bias
+from transduce.nn.positions import Sinusoid
 
 WIDTH, HEADS, INNER = 12, 3, 20
 ORDERS: tuple[NormOrder, ...] = ("pre", "post")

@@ -237,3 +237,23 @@ def test_a_run_is_loaded_by_its_folder_or_by_that_of_its_model(tmp_path: Path) -
 def test_a_model_can_be_looked_at() -> None:
     shown = repr(tiny.transducer(tiny.MODELS["mixed"]))
     assert shown.startswith("Transducer(transformer encoder, recurrent decoder, 0.0 M parameters")
+
+
+def test_what_has_no_positions_is_refused_and_no_answer_runs_past_them() -> None:
+    learned = {"positions": {"kind": "learned", "longest": 7}}
+    parts = dict.fromkeys(("encoder", "decoder"), tiny.TRANSFORMER | learned)
+    model = Transducer(tiny.bundle(parts))
+    assert model.limit(torch.tensor([1, 7])).tolist() == [7, 7]
+    answers = model(["abc", "abcdab"])
+    assert max(len(answer.tokens) for answer in answers) <= 7
+    says = "the source has 8 symbols with its end, and this model has learned 7 positions; shorten"
+    for ask in (
+        lambda: model(["abc", "abcdabc"]),
+        lambda: model.force(["abc", "abcdabc"], ["a", "b"]),
+        lambda: list(model.predict(["abc", "abcdabc"], ahead=1)),
+    ):
+        with pytest.raises(Problem) as caught:
+            ask()
+        assert str(caught.value).startswith(f"text 2: {says}")
+    with pytest.raises(Problem, match="text 1: the target has 8 symbols"):
+        model.force(["abc"], ["abcdabc"])

@@ -13,6 +13,18 @@ from transduce.models.encoders.transformer import TransformerEncoderBlueprint
 from transduce.models.heads import LinearHeadBlueprint
 from transduce.models.interface import DecoderBlueprint, EncoderBlueprint, HeadBlueprint
 from transduce.models.seq2seq import Seq2Seq
+from transduce.nn.positions import (
+    LearnedPositionsBlueprint,
+    NoPositionsBlueprint,
+    SinusoidalBlueprint,
+    Tensor2TensorBlueprint,
+)
+from transduce.nn.relative import (
+    AlibiBlueprint,
+    BucketsBlueprint,
+    RotaryBlueprint,
+    ShawBlueprint,
+)
 from transduce.problem import Problem
 
 PARTS = (
@@ -21,6 +33,14 @@ PARTS = (
     RecurrentDecoderBlueprint,
     TransformerDecoderBlueprint,
     LinearHeadBlueprint,
+    NoPositionsBlueprint,
+    SinusoidalBlueprint,
+    Tensor2TensorBlueprint,
+    LearnedPositionsBlueprint,
+    RotaryBlueprint,
+    ShawBlueprint,
+    BucketsBlueprint,
+    AlibiBlueprint,
 )
 
 

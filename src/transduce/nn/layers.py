@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -63,24 +62,6 @@ class FinalNorm(nn.Module):
         """Close the stack."""
         normed: Tensor = self.norm(x)
         return normed
-
-
-class Sinusoid(nn.Module):
-    """Positions as sines and cosines of falling frequency (Vaswani 2017), without parameters."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
-        self.register_buffer("frequency", frequency, persistent=False)
-        self.frequency: Tensor
-
-    def forward(
-        self, x: Float[Tensor, "N T D"], place: Int[Tensor, "_ T"]
-    ) -> Float[Tensor, "N T D"]:
-        """Add to vectors the positions at which they stand."""
-        angle = place[..., None] * self.frequency
-        # sines first, cosines after them: which dimension holds which is arbitrary
-        return x + torch.cat([angle.sin(), angle.cos()], -1)
 
 
 class TokenTable(nn.Embedding):

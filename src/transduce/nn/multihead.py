@@ -10,7 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from transduce.nn.layers import projection
+from transduce.nn.positions import InHeads, Relation
 from transduce.nn.tap import Tap
+from transduce.sequences import positions
 from transduce.tree import PerSource
 
 
@@ -28,6 +30,15 @@ class GrowingKV:
         if self.keys.shape[2] == 0:
             return GrowingKV(*own(keys, values))
         return GrowingKV(torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2))
+
+    def place(self, _: Int[Tensor, "N"], tokens: int) -> Int[Tensor, "1 T"]:
+        """Return where the next tokens stand: all rows have read as many."""
+        past = self.keys.shape[2]
+        return positions(past + tokens, self.keys.device)[:, past:]
+
+    def slots(self, tokens: int) -> int:
+        """Return the number of keys that the next tokens look at, hidden ones included."""
+        return self.keys.shape[2] + tokens
 
     def causal(
         self, _: Int[Tensor, "N"], tokens: int, dtype: torch.dtype
@@ -54,18 +65,26 @@ class FixedKV:
         length: Int[Tensor, "N"],
     ) -> FixedKV:
         """Write T more tokens behind the first ``length``."""
-        place = length[:, None] + torch.arange(keys.shape[2], device=keys.device)
+        place = self.place(length, keys.shape[2])
         index = place[:, None, :, None].expand_as(keys)
         return FixedKV(
             self.keys.scatter_(2, index, keys.to(self.keys.dtype)),
             self.values.scatter_(2, index, values.to(self.values.dtype)),
         )
 
+    def place(self, length: Int[Tensor, "N"], tokens: int) -> Int[Tensor, "N T"]:
+        """Return where the next tokens stand, behind the first ``length`` of each row."""
+        return length[:, None] + positions(tokens, length.device)
+
+    def slots(self, _: int) -> int:
+        """Return the number of keys that the next tokens look at, hidden ones included."""
+        return self.keys.shape[2]
+
     def causal(
         self, length: Int[Tensor, "N"], tokens: int, dtype: torch.dtype
     ) -> Float[Tensor, "N 1 T C"]:
         """Return the bias that hides later tokens and what is not written yet."""
-        place = length[:, None] + torch.arange(tokens, device=length.device)
+        place = self.place(length, tokens)
         ahead = torch.arange(self.keys.shape[2], device=length.device) > place[..., None]
         return hide(ahead, dtype)[:, None]
 
@@ -101,7 +120,7 @@ class MultiHead(nn.Module):
 
     On a CPU it is plain matrix products: torch's fused kernel has a backward pass two to five
     times slower in bf16 at the lengths of sentences. Elsewhere the fused kernel runs, except when
-    somebody watches the weights.
+    somebody watches the weights or distances have vectors.
     """
 
     shows = "attention"  # what its tap is called
@@ -121,18 +140,24 @@ class MultiHead(nn.Module):
         query: Float[Tensor, "B H T d"],
         keys: Float[Tensor, "B H S d"],
         values: Float[Tensor, "B H S d"],
-        bias: Float[Tensor, "B 1 _ S"] | None,
+        bias: Float[Tensor, "_ _ _ S"] | None,
+        relation: Relation | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Attend and merge the heads."""
-        if query.is_cuda and not self.weights.watched:
+        if query.is_cuda and relation is None and not self.weights.watched:
             mask = None if bias is None else bias.to(query.dtype)
             mixed = F.scaled_dot_product_attention(query, keys, values, mask)
         else:
-            scores = torch.matmul(query * query.shape[-1] ** -0.5, keys.transpose(2, 3))
+            query = query * query.shape[-1] ** -0.5
+            scores = torch.matmul(query, keys.transpose(2, 3))
+            if relation is not None:
+                scores = scores + relation.scores(query)
             if bias is not None:
                 scores = scores + bias.to(scores.dtype)
             weights = self.weights(scores.softmax(-1, dtype=scores.dtype))
             mixed = torch.matmul(weights, values)
+            if relation is not None:
+                mixed = mixed + relation.values(weights)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -142,32 +167,39 @@ class SelfAttention(MultiHead):
 
     shows = "self-attention"
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, in_heads: InHeads | None = None) -> None:
         super().__init__(width, heads)
         self.query_key_value = projection(width, 3 * width)
+        self.in_heads = in_heads or InHeads()
 
-    def project(self, x: Float[Tensor, "B S D"]) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, x: Float[Tensor, "B S D"], place: Int[Tensor, "_ S"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, each (B, H, S, d), by one matrix product."""
-        query, keys, values = self.query_key_value(x).chunk(3, -1)
-        return self.split(query), self.split(keys), self.split(values)
+        query, keys, values = map(self.split, self.query_key_value(x).chunk(3, -1))
+        return self.in_heads.turn(query, place), self.in_heads.turn(keys, place), values
 
     def forward(
-        self, x: Float[Tensor, "B S D"], bias: Float[Tensor, "B 1 1 S"]
+        self, x: Float[Tensor, "B S D"], bias: Float[Tensor, "_ _ _ S"]
     ) -> Float[Tensor, "B S D"]:
         """Look both ways (encoder)."""
-        return self.attend(*self.project(x), bias)
+        place = positions(x.shape[1], x.device)
+        relation = self.in_heads.relation(place, x.shape[1])
+        return self.attend(*self.project(x, place), bias, relation)
 
     def extend(
         self,
         x: Float[Tensor, "N T D"],
         past: KV,
         length: Int[Tensor, "N"],
-        bias: Float[Tensor, "N 1 T P"] | None,
+        bias: Float[Tensor, "_ _ T P"] | None,
     ) -> tuple[Float[Tensor, "N T D"], KV]:
         """Look back at all tokens read so far and at these (decoder)."""
-        query, keys, values = self.project(x)
+        place = past.place(length, x.shape[1])
+        query, keys, values = self.project(x, place)
         past = past.append(keys, values, length)
-        return self.attend(query, past.keys, past.values, bias), past
+        relation = self.in_heads.relation(place, past.keys.shape[2])
+        return self.attend(query, past.keys, past.values, bias, relation), past
 
 
 class CrossAttention(MultiHead):

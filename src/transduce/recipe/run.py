@@ -68,6 +68,7 @@ class Run:
             ),
             prepared.codecs,
         )
+        check_lengths(self.bundle.model.longest, prepared)
         model = self.bundle.model.to(place)
         self.transducer = Transducer(self.bundle, place)
         learner = Learner(model, setting.objective.build())

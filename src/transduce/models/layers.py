@@ -1,0 +1,53 @@
+"""What the layers of Transformer encoders and decoders have in common: their settings."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from transduce.blueprint import Blueprint
+from transduce.nn.layers import NormOrder
+from transduce.nn.positions import Positions, PositionsBlueprint, SinusoidalBlueprint, Stack
+from transduce.problem import Problem
+
+
+class LayersBlueprint(Blueprint):
+    """Layers of attention and feed-forward."""
+
+    width: int = Field(256, ge=2, multiple_of=2)
+    """width of every position"""
+    layers: int = Field(4, ge=1)
+    """number of layers"""
+    heads: int = Field(4, ge=1)
+    """attention heads; must divide the width"""
+    inner: int = Field(1024, ge=1)
+    """width of the feed-forward layers"""
+    norm: NormOrder = "pre"
+    """normalise before each sub-layer (trains more easily) or after it"""
+    positions: PositionsBlueprint = SinusoidalBlueprint()
+    """how the layers know where a symbol stands"""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """share of values dropped while training"""
+
+    def stack(self, where: str, one_way: bool) -> Positions:
+        """Make the positions; ``where`` is the key of these layers.
+
+        Raises:
+            Problem: sizes that do not fit together.
+        """
+        check_heads(self.width, self.heads, f"{where}.heads")
+        return self.positions.build(Stack(self.width, self.heads, one_way, where))
+
+
+def check_heads(width: int, heads: int, where: str) -> None:
+    """Refuse a number of heads that does not divide the width.
+
+    Raises:
+        Problem: it does not.
+    """
+    if width % heads:
+        near = max(n for n in range(1, heads + 1) if width % n == 0)
+        raise Problem(
+            f"{heads} heads do not divide a width of {width}; take {near} heads, or a width of "
+            f"{width // heads * heads or heads}",
+            where,
+        )
