@@ -27,6 +27,8 @@ CHOICES: dict[str, list[Any]] = {
     "cell": ["lstm", "gru"],
     "bidirectional": [True, False],
     "norm": ["pre", "post"],
+    "normalisation": ["layer", "rms"],
+    "activation": ["relu", "gelu", "swiglu"],
     "connection": [choice() for choice in ConnectionBlueprint.choices().values()],
     "positions": [choice() for choice in PositionsBlueprint.choices().values()],
 }

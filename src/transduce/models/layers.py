@@ -5,7 +5,14 @@ from __future__ import annotations
 from pydantic import Field
 
 from transduce.blueprint import Blueprint
-from transduce.nn.layers import NormOrder
+from transduce.nn.layers import (
+    Activation,
+    FeedForward,
+    FinalNorm,
+    Normalisation,
+    NormOrder,
+    Residual,
+)
 from transduce.nn.positions import Positions, PositionsBlueprint, SinusoidalBlueprint, Stack
 from transduce.problem import Problem
 
@@ -21,12 +28,28 @@ class LayersBlueprint(Blueprint):
     """attention heads; must divide the width"""
     inner: int = Field(1024, ge=1)
     """width of the feed-forward layers"""
+    activation: Activation = "relu"
+    """what stands between their two maps; swiglu has half as many weights again"""
     norm: NormOrder = "pre"
     """normalise before each sub-layer (trains more easily) or after it"""
+    normalisation: Normalisation = "layer"
+    """by mean and variance, or by the root mean square alone (a little cheaper)"""
     positions: PositionsBlueprint = SinusoidalBlueprint()
     """how the layers know where a symbol stands"""
     dropout: float = Field(0.1, ge=0, lt=1)
     """share of values dropped while training"""
+
+    def feed_forward(self) -> FeedForward:
+        """Make the feed-forward part of one layer."""
+        return FeedForward(self.width, self.inner, self.dropout, self.activation)
+
+    def residual(self) -> Residual:
+        """Make the frame of one sub-layer."""
+        return Residual(self.width, self.norm, self.dropout, self.normalisation)
+
+    def final_norm(self) -> FinalNorm:
+        """Make what closes the layers."""
+        return FinalNorm(self.width, self.norm, self.normalisation)
 
     def stack(self, where: str, one_way: bool) -> Positions:
         """Make the positions; ``where`` is the key of these layers.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readout
 from transduce.models.layers import LayersBlueprint
 from transduce.nn.dropout import Dropout
-from transduce.nn.layers import FeedForward, FinalNorm, Residual, TokenTable
+from transduce.nn.layers import TokenTable
 from transduce.nn.multihead import (
     KV,
     CrossAttention,
@@ -68,7 +68,7 @@ class TransformerDecoder(Decoder[TransformerState]):
             DecoderLayer(blueprint, memory, self.positions.in_heads())
             for _ in range(blueprint.layers)
         )
-        self.norm = FinalNorm(blueprint.width, blueprint.norm)
+        self.norm = blueprint.final_norm()
 
     def start(
         self, memory: Memory, width: int = 1, capacity: int | None = None
@@ -118,13 +118,12 @@ class DecoderLayer(nn.Module):
         self, blueprint: LayersBlueprint, memory: int, in_heads: InHeads | None = None
     ) -> None:
         super().__init__()
-        width, dropout = blueprint.width, blueprint.dropout
-        self.self_attention = SelfAttention(width, blueprint.heads, in_heads)
-        self.cross_attention = CrossAttention(width, blueprint.heads, memory)
-        self.feed_forward = FeedForward(width, blueprint.inner, dropout)
-        self.around_self = Residual(width, blueprint.norm, dropout)
-        self.around_cross = Residual(width, blueprint.norm, dropout)
-        self.around_feed = Residual(width, blueprint.norm, dropout)
+        self.self_attention = SelfAttention(blueprint.width, blueprint.heads, in_heads)
+        self.cross_attention = CrossAttention(blueprint.width, blueprint.heads, memory)
+        self.feed_forward = blueprint.feed_forward()
+        self.around_self = blueprint.residual()
+        self.around_cross = blueprint.residual()
+        self.around_feed = blueprint.residual()
 
     def forward(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transduce.models.interface import Bank, Encoder, EncoderBlueprint
 from transduce.models.layers import LayersBlueprint
 from transduce.nn.dropout import Dropout
-from transduce.nn.layers import FeedForward, FinalNorm, Residual, TokenTable
+from transduce.nn.layers import TokenTable
 from transduce.nn.multihead import SelfAttention, padding_bias
 from transduce.nn.positions import InHeads
 from transduce.sequences import Sequences, positions
@@ -39,7 +39,7 @@ class TransformerEncoder(Encoder):
         self.layers = nn.ModuleList(
             EncoderLayer(blueprint, self.positions.in_heads()) for _ in range(blueprint.layers)
         )
-        self.norm = FinalNorm(blueprint.width, blueprint.norm)
+        self.norm = blueprint.final_norm()
 
     def forward(self, source: Sequences) -> Bank:
         """Read the sources.
@@ -64,11 +64,9 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, blueprint: LayersBlueprint, in_heads: InHeads | None = None) -> None:
         super().__init__()
-        width, dropout = blueprint.width, blueprint.dropout
-        self.self_attention = SelfAttention(width, blueprint.heads, in_heads)
-        self.feed_forward = FeedForward(width, blueprint.inner, dropout)
-        self.around_self = Residual(width, blueprint.norm, dropout)
-        self.around_feed = Residual(width, blueprint.norm, dropout)
+        self.self_attention = SelfAttention(blueprint.width, blueprint.heads, in_heads)
+        self.feed_forward = blueprint.feed_forward()
+        self.around_self, self.around_feed = blueprint.residual(), blueprint.residual()
 
     def forward(
         self, x: Float[Tensor, "B S D"], bias: Float[Tensor, "_ _ _ S"]
