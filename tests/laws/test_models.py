@@ -18,6 +18,7 @@ from transduce.models.interface import DecoderBlueprint, EncoderBlueprint
 from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.attend import ConnectionBlueprint
 from transduce.nn.positions import PositionsBlueprint
+from transduce.nn.similarity import SimilarityBlueprint
 from transduce.search import Beam, Greedy, SearchBlueprint
 from transduce.sequences import Sequences
 
@@ -26,6 +27,8 @@ TINY = {"embedding": 6, "width": 8, "inner": 12, "heads": 2, "layers": 2}
 CHOICES: dict[str, list[Any]] = {
     "cell": ["lstm", "gru"],
     "bidirectional": [True, False],
+    "key_value_heads": [None, 1],
+    "similarity": [choice() for choice in SimilarityBlueprint.choices().values()],
     "norm": ["pre", "post"],
     "normalisation": ["layer", "rms"],
     "activation": ["relu", "gelu", "swiglu"],

@@ -47,7 +47,7 @@ class Layer(nn.Module):
         super().__init__()
         self.one_way = one_way
         self.positions: Positions = part.build(Stack(WIDTH, HEADS, one_way, "here"))
-        self.attention = SelfAttention(WIDTH, HEADS, self.positions.in_heads())
+        self.attention = SelfAttention(WIDTH, HEADS, in_heads=self.positions.in_heads())
 
     def both_ways(self, x: Tensor) -> Tensor:
         """Read padded rows as an encoder."""

@@ -25,6 +25,7 @@ from transduce.nn.relative import (
     RotaryBlueprint,
     ShawBlueprint,
 )
+from transduce.nn.similarity import CosineBlueprint, DotBlueprint
 from transduce.problem import Problem
 
 PARTS = (
@@ -41,6 +42,8 @@ PARTS = (
     ShawBlueprint,
     BucketsBlueprint,
     AlibiBlueprint,
+    DotBlueprint,
+    CosineBlueprint,
 )
 
 

@@ -13,7 +13,15 @@ from transduce.nn.layers import (
     NormOrder,
     Residual,
 )
-from transduce.nn.positions import Positions, PositionsBlueprint, SinusoidalBlueprint, Stack
+from transduce.nn.multihead import CrossAttention, SelfAttention
+from transduce.nn.positions import (
+    InHeads,
+    Positions,
+    PositionsBlueprint,
+    SinusoidalBlueprint,
+    Stack,
+)
+from transduce.nn.similarity import DotBlueprint, SimilarityBlueprint
 from transduce.problem import Problem
 
 
@@ -26,6 +34,10 @@ class LayersBlueprint(Blueprint):
     """number of layers"""
     heads: int = Field(4, ge=1)
     """attention heads; must divide the width"""
+    key_value_heads: int | None = Field(None, ge=1)
+    """heads of keys and values, each shared by as many heads; as many as heads if left out"""
+    similarity: SimilarityBlueprint = DotBlueprint()
+    """how a query and a key are compared"""
     inner: int = Field(1024, ge=1)
     """width of the feed-forward layers"""
     activation: Activation = "relu"
@@ -38,6 +50,16 @@ class LayersBlueprint(Blueprint):
     """how the layers know where a symbol stands"""
     dropout: float = Field(0.1, ge=0, lt=1)
     """share of values dropped while training"""
+
+    def self_attention(self, in_heads: InHeads | None) -> SelfAttention:
+        """Make the self-attention of one layer."""
+        sizes = self.width, self.heads, self.key_value_heads
+        return SelfAttention(*sizes, self.similarity.build(), in_heads)
+
+    def cross_attention(self, memory: int) -> CrossAttention:
+        """Make the attention of one layer to a source of width ``memory``."""
+        sizes = self.width, self.heads, memory, self.key_value_heads
+        return CrossAttention(*sizes, self.similarity.build())
 
     def feed_forward(self) -> FeedForward:
         """Make the feed-forward part of one layer."""
@@ -58,6 +80,7 @@ class LayersBlueprint(Blueprint):
             Problem: sizes that do not fit together.
         """
         check_heads(self.width, self.heads, f"{where}.heads")
+        check_groups(self.heads, self.key_value_heads or self.heads, f"{where}.key_value_heads")
         return self.positions.build(Stack(self.width, self.heads, one_way, where))
 
 
@@ -74,3 +97,15 @@ def check_heads(width: int, heads: int, where: str) -> None:
             f"{width // heads * heads or heads}",
             where,
         )
+
+
+def check_groups(heads: int, groups: int, where: str) -> None:
+    """Refuse heads that cannot share keys and values evenly.
+
+    Raises:
+        Problem: they cannot.
+    """
+    if heads % groups:
+        fitting = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
+        what = f"{heads} heads cannot share {groups} heads of keys and values evenly"
+        raise Problem(f"{what}; take one of {fitting}", where)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from transduce.nn.layers import projection
 from transduce.nn.positions import InHeads, Relation
+from transduce.nn.similarity import Similarity
 from transduce.nn.tap import Tap
 from transduce.sequences import positions
 from transduce.tree import PerSource
@@ -118,6 +119,9 @@ def hide(hidden: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*
 class MultiHead(nn.Module):
     """Attention in ``heads`` subspaces at once.
 
+    Fewer ``key_value_heads`` make groups of heads that share keys and values (Ainslie 2023; one for
+    all: Shazeer 2019), so that caches are smaller by as much.
+
     On a CPU it is plain matrix products: torch's fused kernel has a backward pass two to five
     times slower in bf16 at the lengths of sentences. Elsewhere the fused kernel runs, except when
     somebody watches the weights or distances have vectors.
@@ -125,41 +129,60 @@ class MultiHead(nn.Module):
 
     shows = "attention"  # what its tap is called
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        key_value_heads: int | None = None,
+        similarity: Similarity | None = None,
+    ) -> None:
         super().__init__()
-        self.width, self.heads = width, heads
+        self.width, self.deep = width, width // heads
+        self.shared = (key_value_heads or heads) * self.deep  # width of all keys
+        self.similarity = similarity or Similarity()
         self.out = projection(width, width)
         self.weights = Tap(self.shows)
 
     def split(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T d"]:
         """Separate the heads."""
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        return x.view(*x.shape[:2], -1, self.deep).transpose(1, 2)
 
     def attend(
         self,
         query: Float[Tensor, "B H T d"],
-        keys: Float[Tensor, "B H S d"],
-        values: Float[Tensor, "B H S d"],
+        keys: Float[Tensor, "B G S d"],
+        values: Float[Tensor, "B G S d"],
         bias: Float[Tensor, "_ _ _ S"] | None,
         relation: Relation | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Attend and merge the heads."""
         if query.is_cuda and relation is None and not self.weights.watched:
             mask = None if bias is None else bias.to(query.dtype)
-            mixed = F.scaled_dot_product_attention(query, keys, values, mask)
+            grouped = self.shared < self.width
+            mixed = F.scaled_dot_product_attention(query, keys, values, mask, enable_gqa=grouped)
         else:
             query = query * query.shape[-1] ** -0.5
-            scores = torch.matmul(query, keys.transpose(2, 3))
+            scores = grouped_product(query, keys.transpose(2, 3))
             if relation is not None:
                 scores = scores + relation.scores(query)
             if bias is not None:
                 scores = scores + bias.to(scores.dtype)
             weights = self.weights(scores.softmax(-1, dtype=scores.dtype))
-            mixed = torch.matmul(weights, values)
+            mixed = grouped_product(weights, values)
             if relation is not None:
                 mixed = mixed + relation.values(weights)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
+
+
+def grouped_product(
+    x: Float[Tensor, "B H T a"], y: Float[Tensor, "B G a b"]
+) -> Float[Tensor, "B H T b"]:
+    """Multiply, H / G adjacent heads with the same matrix, which is not copied for them."""
+    if x.shape[1] == y.shape[1]:
+        return torch.matmul(x, y)
+    folded = x.reshape(len(x), y.shape[1], -1, x.shape[3])
+    return torch.matmul(folded, y).view(*x.shape[:3], -1)
 
 
 class SelfAttention(MultiHead):
@@ -167,16 +190,25 @@ class SelfAttention(MultiHead):
 
     shows = "self-attention"
 
-    def __init__(self, width: int, heads: int, in_heads: InHeads | None = None) -> None:
-        super().__init__(width, heads)
-        self.query_key_value = projection(width, 3 * width)
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        key_value_heads: int | None = None,
+        similarity: Similarity | None = None,
+        in_heads: InHeads | None = None,
+    ) -> None:
+        super().__init__(width, heads, key_value_heads, similarity)
+        self.query_key_value = projection(width, width + 2 * self.shared)
         self.in_heads = in_heads or InHeads()
 
     def project(
         self, x: Float[Tensor, "B S D"], place: Int[Tensor, "_ S"]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, each (B, H, S, d), by one matrix product."""
-        query, keys, values = map(self.split, self.query_key_value(x).chunk(3, -1))
+        """Return queries, keys and values, each (B, heads, S, d), by one matrix product."""
+        sizes = (self.width, self.shared, self.shared)
+        query, keys, values = map(self.split, self.query_key_value(x).split(sizes, -1))
+        query, keys = self.similarity.query(query), self.similarity.keys(keys)
         return self.in_heads.turn(query, place), self.in_heads.turn(keys, place), values
 
     def forward(
@@ -207,15 +239,22 @@ class CrossAttention(MultiHead):
 
     shows = "source attention"
 
-    def __init__(self, width: int, heads: int, memory: int) -> None:
-        super().__init__(width, heads)
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        memory: int,
+        key_value_heads: int | None = None,
+        similarity: Similarity | None = None,
+    ) -> None:
+        super().__init__(width, heads, key_value_heads, similarity)
         self.query = projection(width, width)
-        self.key_value = projection(memory, 2 * width)
+        self.key_value = projection(memory, 2 * self.shared)
 
     def prepare(self, states: Float[Tensor, "B S D"]) -> CrossKV:
         """Project the source once."""
-        keys, values = self.key_value(states).chunk(2, -1)
-        return CrossKV(*own(self.split(keys), self.split(values)))
+        keys, values = map(self.split, self.key_value(states).chunk(2, -1))
+        return CrossKV(*own(self.similarity.keys(keys), values))
 
     def forward(
         self,
@@ -225,4 +264,5 @@ class CrossAttention(MultiHead):
     ) -> Float[Tensor, "N T D"]:
         """Let the N = B * K rows meet the B sources without copying these."""
         query = self.split(self.query(x).reshape(len(source.keys), -1, self.width))
+        query = self.similarity.query(query)
         return self.attend(query, source.keys, source.values, bias).reshape(x.shape)

@@ -13,15 +13,7 @@ from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readou
 from transduce.models.layers import LayersBlueprint
 from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
-from transduce.nn.multihead import (
-    KV,
-    CrossAttention,
-    CrossKV,
-    FixedKV,
-    GrowingKV,
-    SelfAttention,
-    padding_bias,
-)
+from transduce.nn.multihead import KV, CrossKV, FixedKV, GrowingKV, padding_bias
 from transduce.nn.positions import InHeads
 from transduce.tree import PerSource
 
@@ -59,7 +51,8 @@ class TransformerDecoder(Decoder[TransformerState]):
         self, blueprint: TransformerDecoderBlueprint, vocabulary: int, memory: int
     ) -> None:
         super().__init__()
-        self.width, self.heads = blueprint.width, blueprint.heads
+        self.width, self.deep = blueprint.width, blueprint.width // blueprint.heads
+        self.key_value_heads = blueprint.key_value_heads or blueprint.heads
         self.embedding = TokenTable(vocabulary, blueprint.width)
         self.positions = blueprint.stack("model.decoder", one_way=True)
         self.longest = self.positions.longest
@@ -76,7 +69,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         """Project the source for every layer and begin with empty caches."""
         bank = memory["source"]
         rows = len(bank.states) * width
-        shape = (rows, self.heads, capacity or 0, self.width // self.heads)
+        shape = (rows, self.key_value_heads, capacity or 0, self.deep)
         kind = GrowingKV if capacity is None else FixedKV
         past = tuple(
             kind(bank.states.new_zeros(shape), bank.states.new_zeros(shape)) for _ in self.layers
@@ -118,8 +111,8 @@ class DecoderLayer(nn.Module):
         self, blueprint: LayersBlueprint, memory: int, in_heads: InHeads | None = None
     ) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(blueprint.width, blueprint.heads, in_heads)
-        self.cross_attention = CrossAttention(blueprint.width, blueprint.heads, memory)
+        self.self_attention = blueprint.self_attention(in_heads)
+        self.cross_attention = blueprint.cross_attention(memory)
         self.feed_forward = blueprint.feed_forward()
         self.around_self = blueprint.residual()
         self.around_cross = blueprint.residual()

@@ -11,7 +11,7 @@ from transduce.models.interface import Bank, Encoder, EncoderBlueprint
 from transduce.models.layers import LayersBlueprint
 from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
-from transduce.nn.multihead import SelfAttention, padding_bias
+from transduce.nn.multihead import padding_bias
 from transduce.nn.positions import InHeads
 from transduce.sequences import Sequences, positions
 
@@ -64,7 +64,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, blueprint: LayersBlueprint, in_heads: InHeads | None = None) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(blueprint.width, blueprint.heads, in_heads)
+        self.self_attention = blueprint.self_attention(in_heads)
         self.feed_forward = blueprint.feed_forward()
         self.around_self, self.around_feed = blueprint.residual(), blueprint.residual()
 
