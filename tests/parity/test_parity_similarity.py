@@ -20,11 +20,10 @@ Rows = Float[Tensor, "L D"]
 
 def score(query: Tensor, key: Tensor, attention: SelfAttention | CrossAttention) -> Tensor:
     """q . k / sqrt(d), or g cos(q, k)."""
+    found: Tensor = torch.dot(query, key) / DEEP**0.5
     if isinstance(attention.similarity, Cosine):
-        cosine: Tensor = (query @ key) / (query.norm() * key.norm())
-        return attention.similarity.scale * cosine
-    product: Tensor = query @ key
-    return product / DEEP**0.5
+        found = attention.similarity.scale * torch.dot(query / query.norm(), key / key.norm())
+    return found
 
 
 def plain(
