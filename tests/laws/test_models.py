@@ -15,6 +15,7 @@ from transduce import testing
 from transduce.blueprint import Part
 from transduce.models.build import ModelBlueprint, build
 from transduce.models.interface import DecoderBlueprint, EncoderBlueprint
+from transduce.models.layers import LayersBlueprint
 from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.attend import ConnectionBlueprint
 from transduce.nn.positions import PositionsBlueprint
@@ -35,6 +36,7 @@ CHOICES: dict[str, list[Any]] = {
     "connection": [choice() for choice in ConnectionBlueprint.choices().values()],
     "positions": [choice() for choice in PositionsBlueprint.choices().values()],
 }
+SAME_LAYERS = {"HybridEncoderBlueprint"}  # as the Transformer's, whose choices are turned
 SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best=3)]
 
 
@@ -44,8 +46,9 @@ def variants(slot: type[Part]) -> Iterator[Part]:
         sizes = {name: size for name, size in TINY.items() if name in part.model_fields}
         plain = part.model_validate(sizes)
         yield plain
+        shared = LayersBlueprint.model_fields if part.__name__ in SAME_LAYERS else {}
         for name in part.model_fields:
-            for value in CHOICES.get(name, []):
+            for value in () if name in shared else CHOICES.get(name, ()):
                 if value != getattr(plain, name):
                     yield part.model_validate({**sizes, name: value})
 

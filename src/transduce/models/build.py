@@ -8,6 +8,7 @@ from typing import Literal
 from transduce.blueprint import Blueprint
 from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
 from transduce.models.decoders.transformer import TransformerDecoderBlueprint
+from transduce.models.encoders.hybrid import HybridEncoderBlueprint
 from transduce.models.encoders.recurrent import RecurrentEncoderBlueprint
 from transduce.models.encoders.transformer import TransformerEncoderBlueprint
 from transduce.models.heads import LinearHeadBlueprint
@@ -31,6 +32,7 @@ from transduce.problem import Problem
 PARTS = (
     RecurrentEncoderBlueprint,
     TransformerEncoderBlueprint,
+    HybridEncoderBlueprint,
     RecurrentDecoderBlueprint,
     TransformerDecoderBlueprint,
     LinearHeadBlueprint,

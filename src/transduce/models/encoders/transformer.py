@@ -13,6 +13,7 @@ from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
 from transduce.nn.multihead import padding_bias
 from transduce.nn.positions import InHeads
+from transduce.nn.recurrent import Bidirectional
 from transduce.sequences import Sequences, positions
 
 
@@ -27,12 +28,18 @@ class TransformerEncoderBlueprint(EncoderBlueprint, LayersBlueprint):
 
 
 class TransformerEncoder(Encoder):
-    """Embeds and lets all positions look at one another; its summary is the mean."""
+    """Embeds and lets all positions look at one another; its summary is the mean.
 
-    def __init__(self, blueprint: TransformerEncoderBlueprint, vocabulary: int) -> None:
+    A ``reader`` (recurrent layers) reads the vectors before they do.
+    """
+
+    def __init__(
+        self, blueprint: LayersBlueprint, vocabulary: int, reader: Bidirectional | None = None
+    ) -> None:
         super().__init__()
         self.width = blueprint.width
         self.embedding = TokenTable(vocabulary, blueprint.width)
+        self.reader = reader
         self.positions = blueprint.stack("model.encoder", one_way=False)
         self.longest = self.positions.longest
         self.dropout = Dropout(blueprint.dropout)
@@ -50,7 +57,10 @@ class TransformerEncoder(Encoder):
         self.positions.admit(source.size, source.lengths)
         mask = source.mask()
         place = positions(source.size, source.data.device)
-        x = self.dropout(self.positions(self.embedding(source.data), place))
+        x = self.embedding(source.data)
+        if self.reader is not None:
+            x = self.reader(self.dropout(x), source.lengths)
+        x = self.dropout(self.positions(x, place))
         bias = self.positions.bias(padding_bias(mask, x.dtype), place, source.size)
         for layer in self.layers:
             x = layer(x, bias)
