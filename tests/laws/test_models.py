@@ -20,6 +20,7 @@ from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.attend import ConnectionBlueprint
 from transduce.nn.positions import PositionsBlueprint
 from transduce.nn.similarity import SimilarityBlueprint
+from transduce.nn.span import WindowSpanBlueprint
 from transduce.search import Beam, Greedy, SearchBlueprint
 from transduce.sequences import Sequences
 
@@ -30,6 +31,7 @@ CHOICES: dict[str, list[Any]] = {
     "bidirectional": [True, False],
     "key_value_heads": [None, 1],
     "similarity": [choice() for choice in SimilarityBlueprint.choices().values()],
+    "span": [WindowSpanBlueprint(reach=1), WindowSpanBlueprint(reach=2, everywhere=1)],
     "norm": ["pre", "post"],
     "normalisation": ["layer", "rms"],
     "activation": ["relu", "gelu", "swiglu"],
@@ -56,8 +58,8 @@ def variants(slot: type[Part]) -> Iterator[Part]:
 def label(part: Part) -> str:
     """Name a part by what is not as usual about it."""
     unusual = part.model_fields_set - {*TINY, "kind"}
-    values = [getattr(part, name) for name in unusual]
-    return "-".join([part.kind, *(v.kind if isinstance(v, Part) else str(v) for v in values)])
+    values = [getattr(part, name) for name in type(part).model_fields if name in unusual]
+    return "-".join([part.kind, *(label(v) if isinstance(v, Part) else str(v) for v in values)])
 
 
 ENCODERS = {label(part): part for part in variants(EncoderBlueprint)}

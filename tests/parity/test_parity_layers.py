@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from transduce.models.decoders.transformer import DecoderLayer, TransformerDecoderBlueprint
 from transduce.models.encoders.transformer import EncoderLayer, TransformerEncoderBlueprint
 from transduce.nn.layers import Activation, FeedForward, NormOrder, Residual, TokenTable, normalise
-from transduce.nn.multihead import CrossAttention, GrowingKV, MultiHead, SelfAttention, padding_bias
+from transduce.nn.multihead import (
+    CrossAttention,
+    GrowingKV,
+    MultiHead,
+    SelfAttention,
+    everything,
+    padding_bias,
+)
 from transduce.nn.positions import Sinusoid
 
 WIDTH, HEADS, INNER = 12, 3, 20
@@ -65,7 +72,7 @@ def test_encoder_layer_equals_torch(order: NormOrder) -> None:
     copy_feed_forward(ours.feed_forward, theirs.linear1, theirs.linear2)
     copy_norms([(ours.around_self, theirs.norm1), (ours.around_feed, theirs.norm2)])
     x = torch.randn(3, 7, WIDTH)
-    out = ours(x, padding_bias(MASK, x.dtype))
+    out = ours(x, everything(padding_bias(MASK, x.dtype)))
     expected = theirs(x, src_key_padding_mask=~MASK)
     torch.testing.assert_close(out[MASK], expected[MASK], atol=1e-5, rtol=0)
 

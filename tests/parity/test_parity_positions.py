@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transduce.nn.multihead import KV, FixedKV, GrowingKV, SelfAttention, padding_bias
+from transduce.nn.multihead import KV, FixedKV, GrowingKV, SelfAttention
 from transduce.nn.positions import (
     LearnedPositionsBlueprint,
     Positions,
@@ -26,6 +26,7 @@ from transduce.nn.relative import (
     ShawInHeads,
     slopes,
 )
+from transduce.nn.span import FullSpan
 
 WIDTH, HEADS, ROWS, SIZE = 12, 3, 2, 9
 DEEP = WIDTH // HEADS
@@ -52,9 +53,7 @@ class Layer(nn.Module):
     def both_ways(self, x: Tensor) -> Tensor:
         """Read padded rows as an encoder."""
         mask = torch.arange(SIZE) < LENGTHS[:, None]
-        bias = self.positions.bias(padding_bias(mask, x.dtype), torch.arange(SIZE)[None], SIZE)
-        assert bias is not None
-        out: Tensor = self.attention(x, bias)
+        out: Tensor = self.attention(x, FullSpan().blocks(mask, self.positions, x.dtype))
         return out
 
     def onwards(self, x: Tensor, past: KV, length: Tensor) -> tuple[Tensor, KV]:
@@ -62,7 +61,7 @@ class Layer(nn.Module):
         count = x.shape[1]
         place = past.place(length, count)
         hidden = past.causal(length, count, x.dtype)
-        bias = self.positions.bias(hidden, place, past.slots(count))
+        bias = self.positions.bias(hidden, place, torch.arange(past.slots(count))[None])
         return self.attention.extend(x, past, length, bias)
 
 
@@ -211,7 +210,7 @@ def test_rows_that_have_read_unequally_much_go_on_where_they_are(part: Positions
 def test_buckets_are_those_of_t5(one_way: bool) -> None:
     """With the sizes of T5 itself, over more distances than it tells apart."""
     positions = BucketsBlueprint().build(Stack(WIDTH, HEADS, one_way, "here"))
-    bias = positions.bias(None, torch.tensor([[200]]), 401)
+    bias = positions.bias(None, torch.tensor([[200]]), torch.arange(401)[None])
     table = positions.get_parameter("scores.weight")
     rows = [bucket_of_mesh_tensorflow(step, 32, 128, one_way) for step in range(-200, 201)]
     assert bias is not None

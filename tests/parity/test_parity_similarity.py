@@ -7,7 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transduce.nn.multihead import CrossAttention, GrowingKV, SelfAttention, padding_bias
+from transduce.nn.multihead import (
+    CrossAttention,
+    GrowingKV,
+    SelfAttention,
+    everything,
+    padding_bias,
+)
 from transduce.nn.similarity import Cosine, CosineBlueprint, DotBlueprint, SimilarityBlueprint
 
 WIDTH, HEADS, ROWS, SIZE = 12, 6, 2, 5
@@ -60,7 +66,7 @@ def test_self_attention_equals_the_formula(part: SimilarityBlueprint, groups: in
     ours = SelfAttention(WIDTH, HEADS, groups, part.build())
     shaken(ours)
     x = torch.randn(ROWS, SIZE, WIDTH, dtype=torch.float64)
-    both = ours(x, padding_bias(torch.arange(SIZE) < LENGTHS[:, None], x.dtype))
+    both = ours(x, everything(padding_bias(torch.arange(SIZE) < LENGTHS[:, None], x.dtype)))
     nothing = torch.zeros(ROWS, groups, 0, DEEP, dtype=torch.float64)
     past, length = GrowingKV(nothing, nothing), torch.zeros(ROWS, dtype=torch.long)
     onwards = []

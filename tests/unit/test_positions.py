@@ -9,7 +9,9 @@ import torch
 
 from transduce.models.build import ModelBlueprint, build
 from transduce.models.seq2seq import Seq2Seq
+from transduce.nn.positions import PositionsBlueprint
 from transduce.nn.relative import BucketsBlueprint
+from transduce.nn.similarity import SimilarityBlueprint
 from transduce.problem import Problem
 from transduce.sequences import Sequences
 
@@ -64,6 +66,26 @@ def test_rotary_positions_need_heads_of_even_width() -> None:
         "model.decoder.heads: rotary positions turn pairs of dimensions, and 2 heads of a width of "
         "6 have 3 each; make that even"
     )
+
+
+@pytest.mark.parametrize("similarity", SimilarityBlueprint.choices())
+@pytest.mark.parametrize("kind", PositionsBlueprint.choices())
+def test_every_kind_trains_and_decodes_in_bf16(kind: str, similarity: str) -> None:
+    """Scores stay near those of float32, though bf16 cannot tell places beyond 256 apart."""
+    part = {"positions": kind, "similarity": similarity, "key_value_heads": 1}
+    model = made(part, part)
+    source = {"source": Sequences(torch.randint(3, 9, (2, 300)), torch.tensor([300, 7]))}
+    tokens = torch.randint(3, 9, (2, 300))
+    exact, _ = model.extend(tokens, model.start(model.encode(source)))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, _ = model.extend(tokens, model.start(model.encode(source)))
+        state = model.start(model.encode(source), 1, 300)
+        first, state = model.extend(tokens[:, :299], state)
+        last, _ = model.extend(tokens[:, 299:], state)
+    for found in (rounded, torch.cat([first, last], 1)):
+        assert (found.float() - exact).abs().mean() < 0.05
+    gradients = torch.autograd.grad(rounded.float().sum(), list(model.parameters()))
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_one_frequency_is_no_series() -> None:

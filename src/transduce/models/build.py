@@ -27,6 +27,7 @@ from transduce.nn.relative import (
     ShawBlueprint,
 )
 from transduce.nn.similarity import CosineBlueprint, DotBlueprint
+from transduce.nn.span import FullSpanBlueprint, WindowSpanBlueprint
 from transduce.problem import Problem
 
 PARTS = (
@@ -46,6 +47,8 @@ PARTS = (
     AlibiBlueprint,
     DotBlueprint,
     CosineBlueprint,
+    FullSpanBlueprint,
+    WindowSpanBlueprint,
 )
 
 

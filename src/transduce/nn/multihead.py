@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,6 +100,20 @@ class CrossKV(PerSource):
 
     keys: Float[Tensor, "B H S d"]
     values: Float[Tensor, "B H S d"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some positions, the places of the keys that they look at (None: all), and what hides keys."""
+
+    queries: slice
+    keys: Int[Tensor, "S"] | None
+    bias: Float[Tensor, "_ _ _ S"] | None
+
+
+def everything(bias: Float[Tensor, "_ _ _ S"]) -> list[Block]:
+    """Let all positions look at all keys that ``bias`` does not hide."""
+    return [Block(slice(None), None, bias)]
 
 
 def own(*views: Tensor) -> tuple[Tensor, ...]:
@@ -211,13 +226,19 @@ class SelfAttention(MultiHead):
         query, keys = self.similarity.query(query), self.similarity.keys(keys)
         return self.in_heads.turn(query, place), self.in_heads.turn(keys, place), values
 
-    def forward(
-        self, x: Float[Tensor, "B S D"], bias: Float[Tensor, "_ _ _ S"]
-    ) -> Float[Tensor, "B S D"]:
-        """Look both ways (encoder)."""
+    def forward(self, x: Float[Tensor, "B S D"], blocks: Sequence[Block]) -> Float[Tensor, "B S D"]:
+        """Look both ways (encoder), block by block."""
         place = positions(x.shape[1], x.device)
-        relation = self.in_heads.relation(place, x.shape[1])
-        return self.attend(*self.project(x, place), bias, relation)
+        query, keys, values = self.project(x, place)
+        seen = []
+        for block in blocks:
+            near = keys, values, place
+            if block.keys is not None:
+                near = keys[:, :, block.keys], values[:, :, block.keys], block.keys[None]
+            relation = self.in_heads.relation(place[:, block.queries], near[2])
+            some = query[:, :, block.queries]
+            seen.append(self.attend(some, near[0], near[1], block.bias, relation))
+        return seen[0] if len(seen) == 1 else torch.cat(seen, 1)
 
     def extend(
         self,
@@ -230,7 +251,7 @@ class SelfAttention(MultiHead):
         place = past.place(length, x.shape[1])
         query, keys, values = self.project(x, place)
         past = past.append(keys, values, length)
-        relation = self.in_heads.relation(place, past.keys.shape[2])
+        relation = self.in_heads.relation(place, positions(past.keys.shape[2], x.device))
         return self.attend(query, past.keys, past.values, bias, relation), past
 
 

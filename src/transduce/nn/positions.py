@@ -53,8 +53,8 @@ class InHeads(nn.Module):
         """Mark queries or keys with the places at which they stand."""
         return x
 
-    def relation(self, place: Int[Tensor, "_ T"], slots: int) -> Relation | None:
-        """Relate queries at ``place`` to the keys at 0, 1, ... ``slots`` - 1."""
+    def relation(self, place: Int[Tensor, "_ T"], keys: Int[Tensor, "1 S"]) -> Relation | None:
+        """Relate queries at ``place`` to the ``keys`` at their places."""
         return None
 
 
@@ -73,7 +73,10 @@ class Positions(nn.Module):
         return x
 
     def bias(
-        self, hidden: Float[Tensor, "_ 1 _ S"] | None, place: Int[Tensor, "_ T"], slots: int
+        self,
+        hidden: Float[Tensor, "_ 1 _ S"] | None,
+        place: Int[Tensor, "_ T"],
+        keys: Int[Tensor, "1 S"],
     ) -> Float[Tensor, "_ _ _ S"] | None:
         """Return what is added to the scores of every layer, ``hidden`` (a mask) included."""
         return hidden

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from transduce.nn.positions import InHeads, Positions, PositionsBlueprint, Relation, Stack
 from transduce.problem import Problem
-from transduce.sequences import positions
 
 
 class RotaryInHeads(InHeads):
@@ -101,9 +100,9 @@ class ShawInHeads(InHeads):
         nn.init.xavier_uniform_(self.keys)
         nn.init.xavier_uniform_(self.vectors)
 
-    def relation(self, place: Int[Tensor, "_ T"], slots: int) -> Relation:
+    def relation(self, place: Int[Tensor, "_ T"], keys: Int[Tensor, "1 S"]) -> Relation:
         """Find the distances."""
-        row = distance(place, slots).clamp(-self.clip, self.ahead) + self.clip
+        row = distance(place, keys).clamp(-self.clip, self.ahead) + self.clip
         return ShawRelation(self.keys, self.vectors, row[:, None])
 
 
@@ -146,10 +145,13 @@ class Buckets(Positions):
         nn.init.normal_(self.scores.weight, std=stack.width**-0.5)
 
     def bias(
-        self, hidden: Float[Tensor, "_ 1 _ S"] | None, place: Int[Tensor, "_ T"], slots: int
+        self,
+        hidden: Float[Tensor, "_ 1 _ S"] | None,
+        place: Int[Tensor, "_ T"],
+        keys: Int[Tensor, "1 S"],
     ) -> Float[Tensor, "_ H T S"]:
         """Look the scores of all distances up."""
-        step = distance(place, slots).clamp(-self.farthest, self.farthest) + self.farthest
+        step = distance(place, keys).clamp(-self.farthest, self.farthest) + self.farthest
         scores: Tensor = self.scores(self.bucket_of[step]).permute(0, 3, 1, 2)
         return scores if hidden is None else scores + hidden
 
@@ -186,10 +188,13 @@ class Alibi(Positions):
         self.slopes: Tensor
 
     def bias(
-        self, hidden: Float[Tensor, "_ 1 _ S"] | None, place: Int[Tensor, "_ T"], slots: int
+        self,
+        hidden: Float[Tensor, "_ 1 _ S"] | None,
+        place: Int[Tensor, "_ T"],
+        keys: Int[Tensor, "1 S"],
     ) -> Float[Tensor, "_ H T S"]:
         """Multiply distances with slopes."""
-        penalty = distance(place, slots).abs()[:, None] * -self.slopes[:, None, None]
+        penalty = distance(place, keys).abs()[:, None] * -self.slopes[:, None, None]
         return penalty if hidden is None else penalty + hidden
 
 
@@ -203,9 +208,9 @@ class AlibiBlueprint(PositionsBlueprint):
         return Alibi(stack.heads)
 
 
-def distance(place: Int[Tensor, "_ T"], slots: int) -> Int[Tensor, "_ T S"]:
-    """Return how far the keys at 0, 1, ... stand behind queries; negative: before them."""
-    return positions(slots, place.device)[:, None] - place[:, :, None]
+def distance(place: Int[Tensor, "_ T"], keys: Int[Tensor, "1 S"]) -> Int[Tensor, "_ T S"]:
+    """Return how far each key stands behind each query; negative: before it."""
+    return keys[:, None] - place[:, :, None]
 
 
 def bucket(step: int, count: int, farthest: int, one_way: bool) -> int:

@@ -54,11 +54,11 @@ class Cosine(Similarity):
     def query(self, x: Float[Tensor, "N H T d"]) -> Float[Tensor, "N H T d"]:
         """Give queries the length that makes up for the division by sqrt(d)."""
         scale: Tensor = self.scale * x.shape[-1] ** 0.5
-        return F.normalize(x, dim=-1) * scale.to(x.dtype)
+        return F.normalize(x, dim=-1).to(x.dtype) * scale.to(x.dtype)
 
     def keys(self, x: Float[Tensor, "N H S d"]) -> Float[Tensor, "N H S d"]:
         """Give keys the length 1."""
-        return F.normalize(x, dim=-1)
+        return F.normalize(x, dim=-1).to(x.dtype)
 
 
 class CosineBlueprint(SimilarityBlueprint):

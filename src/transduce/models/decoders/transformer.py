@@ -15,6 +15,7 @@ from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
 from transduce.nn.multihead import KV, CrossKV, FixedKV, GrowingKV, padding_bias
 from transduce.nn.positions import InHeads
+from transduce.sequences import positions
 from transduce.tree import PerSource
 
 
@@ -95,7 +96,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         place = first.place(state.length, count)
         x = self.dropout(self.positions(self.embedding(tokens), place))
         hidden = first.causal(state.length, count, x.dtype)
-        bias = self.positions.bias(hidden, place, slots)
+        bias = self.positions.bias(hidden, place, positions(slots, tokens.device))
         past = []
         for layer, before, source in zip(self.layers, state.past, state.source.layers, strict=True):
             x, after = layer(x, before, state.length, bias, source, state.source.bias)

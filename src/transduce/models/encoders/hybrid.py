@@ -11,6 +11,7 @@ from transduce.models.interface import EncoderBlueprint
 from transduce.models.layers import LayersBlueprint
 from transduce.nn.positions import NoPositionsBlueprint, PositionsBlueprint
 from transduce.nn.recurrent import Bidirectional, Cell
+from transduce.nn.span import FullSpan
 
 
 class HybridEncoderBlueprint(EncoderBlueprint, LayersBlueprint):
@@ -31,4 +32,4 @@ class HybridEncoderBlueprint(EncoderBlueprint, LayersBlueprint):
         reader = Bidirectional(
             self.cell, self.width, self.width, self.recurrent_layers, self.dropout
         )
-        return TransformerEncoder(self, vocabulary, reader)
+        return TransformerEncoder(self, vocabulary, FullSpan(), reader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from jaxtyping import Float
@@ -11,9 +12,10 @@ from transduce.models.interface import Bank, Encoder, EncoderBlueprint
 from transduce.models.layers import LayersBlueprint
 from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
-from transduce.nn.multihead import padding_bias
+from transduce.nn.multihead import Block
 from transduce.nn.positions import InHeads
 from transduce.nn.recurrent import Bidirectional
+from transduce.nn.span import FullSpanBlueprint, Span, SpanBlueprint
 from transduce.sequences import Sequences, positions
 
 
@@ -21,10 +23,12 @@ class TransformerEncoderBlueprint(EncoderBlueprint, LayersBlueprint):
     """Self-attention layers over the source."""
 
     kind: Literal["transformer"] = "transformer"
+    span: SpanBlueprint = FullSpanBlueprint()
+    """how far self-attention looks"""
 
     def build(self, vocabulary: int) -> TransformerEncoder:
         """Make the encoder."""
-        return TransformerEncoder(self, vocabulary)
+        return TransformerEncoder(self, vocabulary, self.span.build())
 
 
 class TransformerEncoder(Encoder):
@@ -34,12 +38,16 @@ class TransformerEncoder(Encoder):
     """
 
     def __init__(
-        self, blueprint: LayersBlueprint, vocabulary: int, reader: Bidirectional | None = None
+        self,
+        blueprint: LayersBlueprint,
+        vocabulary: int,
+        span: Span,
+        reader: Bidirectional | None = None,
     ) -> None:
         super().__init__()
         self.width = blueprint.width
         self.embedding = TokenTable(vocabulary, blueprint.width)
-        self.reader = reader
+        self.span, self.reader = span, reader
         self.positions = blueprint.stack("model.encoder", one_way=False)
         self.longest = self.positions.longest
         self.dropout = Dropout(blueprint.dropout)
@@ -61,9 +69,9 @@ class TransformerEncoder(Encoder):
         if self.reader is not None:
             x = self.reader(self.dropout(x), source.lengths)
         x = self.dropout(self.positions(x, place))
-        bias = self.positions.bias(padding_bias(mask, x.dtype), place, source.size)
+        blocks = self.span.blocks(mask, self.positions, x.dtype)
         for layer in self.layers:
-            x = layer(x, bias)
+            x = layer(x, blocks)
         x = self.norm(x)
         summary = (x * mask[..., None]).sum(1) / source.lengths[:, None]
         return Bank(x, mask, summary)
@@ -78,9 +86,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = blueprint.feed_forward()
         self.around_self, self.around_feed = blueprint.residual(), blueprint.residual()
 
-    def forward(
-        self, x: Float[Tensor, "B S D"], bias: Float[Tensor, "_ _ _ S"]
-    ) -> Float[Tensor, "B S D"]:
+    def forward(self, x: Float[Tensor, "B S D"], blocks: Sequence[Block]) -> Float[Tensor, "B S D"]:
         """Apply both."""
-        x = self.around_self.leave(x, self.self_attention(self.around_self.enter(x), bias))
+        x = self.around_self.leave(x, self.self_attention(self.around_self.enter(x), blocks))
         return self.around_feed.leave(x, self.feed_forward(self.around_feed.enter(x)))
