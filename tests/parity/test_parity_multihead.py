@@ -113,7 +113,7 @@ def test_rows_of_a_fixed_cache_may_differ_in_length() -> None:
     x, lengths = torch.randn(3, 7, WIDTH), torch.tensor([6, 2, 4])
     past = empty(9)
     for row, size in enumerate(lengths.tolist()):
-        _, keys, values = ours.project(x[row : row + 1, :size], torch.arange(size)[None])
+        _, keys, values = ours.project(x[row : row + 1, :size])
         past.keys[row, :, :size], past.values[row, :, :size] = keys[0], values[0]
     token = x[torch.arange(3), lengths][:, None]
     out, _ = ours.extend(token, past, lengths, past.causal(lengths, 1, x.dtype))

@@ -196,9 +196,8 @@ def test_rows_that_have_read_unequally_much_go_on_where_they_are(part: Positions
     x = torch.randn(ROWS, SIZE, WIDTH, dtype=torch.float64)
     past, read = empty(SIZE), torch.tensor([6, 2])
     for row, length in enumerate(read.tolist()):
-        place = torch.arange(length)[None]
-        _, keys, values = layer.attention.project(x[row : row + 1, :length], place)
-        past.keys[row, :, :length], past.values[row, :, :length] = keys[0], values[0]
+        _, alone = layer.onwards(x[:, :length], empty(SIZE), torch.zeros(ROWS, dtype=torch.long))
+        past.keys[row], past.values[row] = alone.keys[row], alone.values[row]
     some = torch.stack([x[row, at : at + 3] for row, at in enumerate(read.tolist())])
     found, _ = layer.onwards(some, past, read)
     for row, length in enumerate(read.tolist()):

@@ -73,7 +73,7 @@ class LayersBlueprint(Blueprint):
         """Make what closes the layers."""
         return FinalNorm(self.width, self.norm, self.normalisation)
 
-    def stack(self, where: str, one_way: bool) -> Positions:
+    def make_positions(self, where: str, one_way: bool) -> Positions:
         """Make the positions; ``where`` is the key of these layers.
 
         Raises:

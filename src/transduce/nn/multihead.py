@@ -215,29 +215,28 @@ class SelfAttention(MultiHead):
     ) -> None:
         super().__init__(width, heads, key_value_heads, similarity)
         self.query_key_value = projection(width, width + 2 * self.shared)
-        self.in_heads = in_heads or InHeads()
+        self.in_heads = in_heads
 
-    def project(
-        self, x: Float[Tensor, "B S D"], place: Int[Tensor, "_ S"]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Float[Tensor, "B S D"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, each (B, heads, S, d), by one matrix product."""
         sizes = (self.width, self.shared, self.shared)
         query, keys, values = map(self.split, self.query_key_value(x).split(sizes, -1))
-        query, keys = self.similarity.query(query), self.similarity.keys(keys)
-        return self.in_heads.turn(query, place), self.in_heads.turn(keys, place), values
+        return self.similarity.query(query), self.similarity.keys(keys), values
 
     def forward(self, x: Float[Tensor, "B S D"], blocks: Sequence[Block]) -> Float[Tensor, "B S D"]:
         """Look both ways (encoder), block by block."""
-        place = positions(x.shape[1], x.device)
-        query, keys, values = self.project(x, place)
+        place, inside = positions(x.shape[1], x.device), self.in_heads
+        query, keys, values = self.project(x)
+        if inside is not None:
+            query, keys = inside.turn(query, place), inside.turn(keys, place)
         seen = []
         for block in blocks:
             near = keys, values, place
             if block.keys is not None:
                 near = keys[:, :, block.keys], values[:, :, block.keys], block.keys[None]
-            relation = self.in_heads.relation(place[:, block.queries], near[2])
-            some = query[:, :, block.queries]
-            seen.append(self.attend(some, near[0], near[1], block.bias, relation))
+            asked = block.queries
+            relation = None if inside is None else inside.relation(place[:, asked], near[2])
+            seen.append(self.attend(query[:, :, asked], near[0], near[1], block.bias, relation))
         return seen[0] if len(seen) == 1 else torch.cat(seen, 1)
 
     def extend(
@@ -248,10 +247,13 @@ class SelfAttention(MultiHead):
         bias: Float[Tensor, "_ _ T P"] | None,
     ) -> tuple[Float[Tensor, "N T D"], KV]:
         """Look back at all tokens read so far and at these (decoder)."""
-        place = past.place(length, x.shape[1])
-        query, keys, values = self.project(x, place)
+        query, keys, values = self.project(x)
+        relation, inside = None, self.in_heads
+        if inside is not None:
+            place = past.place(length, x.shape[1])
+            query, keys = inside.turn(query, place), inside.turn(keys, place)
+            relation = inside.relation(place, positions(past.slots(x.shape[1]), x.device))
         past = past.append(keys, values, length)
-        relation = self.in_heads.relation(place, positions(past.keys.shape[2], x.device))
         return self.attend(query, past.keys, past.values, bias, relation), past
 
 

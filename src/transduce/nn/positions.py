@@ -45,7 +45,7 @@ class Relation(ABC):
 
 
 class InHeads(nn.Module):
-    """What positions do inside the attention of one layer: as it is, nothing."""
+    """What positions do inside the attention of one layer, in either of two ways."""
 
     def turn(
         self, x: Float[Tensor, "N H T d"], place: Int[Tensor, "_ T"]
@@ -81,9 +81,9 @@ class Positions(nn.Module):
         """Return what is added to the scores of every layer, ``hidden`` (a mask) included."""
         return hidden
 
-    def in_heads(self) -> InHeads:
-        """Make what one layer needs."""
-        return InHeads()
+    def in_heads(self) -> InHeads | None:
+        """Make what the attention of one layer needs, if it does."""
+        return None
 
 
 class PositionsBlueprint(Part):

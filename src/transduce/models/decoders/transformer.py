@@ -55,7 +55,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         self.width, self.deep = blueprint.width, blueprint.width // blueprint.heads
         self.key_value_heads = blueprint.key_value_heads or blueprint.heads
         self.embedding = TokenTable(vocabulary, blueprint.width)
-        self.positions = blueprint.stack("model.decoder", one_way=True)
+        self.positions = blueprint.make_positions("model.decoder", one_way=True)
         self.longest = self.positions.longest
         self.dropout = Dropout(blueprint.dropout)
         self.layers = nn.ModuleList(

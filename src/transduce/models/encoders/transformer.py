@@ -48,7 +48,7 @@ class TransformerEncoder(Encoder):
         self.width = blueprint.width
         self.embedding = TokenTable(vocabulary, blueprint.width)
         self.span, self.reader = span, reader
-        self.positions = blueprint.stack("model.encoder", one_way=False)
+        self.positions = blueprint.make_positions("model.encoder", one_way=False)
         self.longest = self.positions.longest
         self.dropout = Dropout(blueprint.dropout)
         self.layers = nn.ModuleList(
