@@ -42,6 +42,13 @@ TRANSFORMER: Final = {
     "inner": 128,
     "dropout": 0.0,
 }
+NEWER: Final = TRANSFORMER | {
+    "positions": "rotary",
+    "normalisation": "rms",
+    "activation": "swiglu",
+    "key_value_heads": 2,
+    "similarity": "cosine",
+}
 FIXED: Final = RECURRENT | {"connection": "fixed", "width": 128}
 
 
@@ -110,6 +117,10 @@ def test_recurrent_attention_learns(task: str) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_transformer_learns(task: str) -> None:
     assert accuracy(learn(TRANSFORMER, TRANSFORMER, task, 5), task, 5) >= BAR
+
+
+def test_a_transformer_of_newer_parts_learns() -> None:
+    assert accuracy(learn(NEWER, NEWER, "reverse", 5), "reverse", 5) >= BAR
 
 
 def test_a_transformer_encoder_teaches_a_recurrent_decoder() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from transduce.nn.multihead import (
     GrowingKV,
     SelfAttention,
     everything,
+    grouped_product,
     padding_bias,
 )
 from transduce.nn.similarity import Cosine, CosineBlueprint, DotBlueprint, SimilarityBlueprint
@@ -102,3 +104,13 @@ def test_cross_attention_equals_the_formula(part: SimilarityBlueprint, groups: i
         keys, values = ours.key_value(states[source, :real]).chunk(2, -1)
         expected = plain(ours, (ours.query(x[row]), keys, values), groups, one_way=False)
         torch.testing.assert_close(found[row], expected)
+
+
+def test_the_fused_kernel_groups_heads_alike() -> None:
+    """What a GPU runs, on a CPU: the same heads share the same keys."""
+    torch.manual_seed(3)
+    query = torch.randn(ROWS, HEADS, 4, DEEP, dtype=torch.float64)
+    keys, values = torch.randn(2, ROWS, 2, SIZE, DEEP, dtype=torch.float64)
+    weights = grouped_product(query / DEEP**0.5, keys.transpose(2, 3)).softmax(-1)
+    fused = F.scaled_dot_product_attention(query, keys, values, enable_gqa=True)
+    torch.testing.assert_close(fused, grouped_product(weights, values))
