@@ -139,11 +139,12 @@ class Transducer:
         ``attention`` for where the model looked and what it copied (None where it does not).
 
         Raises:
-            Problem: alternatives are wanted of a search that finds one answer only.
+            Problem: alternatives are wanted of a search that finds one answer only, or a text is
+                longer than there are positions learned.
         """
         lines = [inputs] if isinstance(inputs, str) else list(inputs)
         chosen = with_alternatives(search or self.search, alternatives)
-        results = self._answer(lines, chosen, attention)
+        results = self._answer(lines, chosen, attention, 1)
         return results[0] if isinstance(inputs, str) else results
 
     def predict(
@@ -160,20 +161,25 @@ class Transducer:
         batch.
         """
         chosen = with_alternatives(search or self.search, alternatives)
-        waiting = iter(lines)
+        waiting, first = iter(lines), 1
         while block := list(islice(waiting, ahead)):
-            yield from self._answer(block, chosen, attention=False)
+            yield from self._answer(block, chosen, False, first)
+            first += len(block)
 
     @torch.no_grad()
     def force(self, sources: Sequence[str], targets: Sequence[str]) -> list[tuple[Token, ...]]:
-        """Return how likely the model finds each symbol of given targets, their end included."""
+        """Return how likely the model finds each symbol of given targets, their end included.
+
+        Raises:
+            Problem: a text is longer than there are positions learned.
+        """
         self.model.eval()
         pairs = [
             (
-                torch.tensor([*self.source.reading(source, self.slots).encode(source), EOS]),
-                [*self.target.reading(source, self.slots).encode(target), EOS],
+                torch.tensor(self._read("source", at, source, source)),
+                self._read("target", at, target, source),
             )
-            for source, target in zip(sources, targets, strict=True)
+            for at, (source, target) in enumerate(zip(sources, targets, strict=True), 1)
         ]
         longest = np.array([max(len(source), len(ids)) for source, ids in pairs], dtype=np.int64)
         found: list[tuple[Token, ...]] = [()] * len(pairs)
@@ -189,16 +195,32 @@ class Transducer:
                 found[row] = tuple(map(Token, pieces, log_probs[place, 0, : len(ids)].tolist()))
         return found
 
+    def _read(self, side: str, number: int, text: str, source: str) -> list[int]:
+        """Encode a text of that source, which nothing ever shortens."""
+        codec = self.bundle.codecs[side].reading(source, self.slots)
+        ids, most = [*codec.encode(text), EOS], self.model.longest[side]
+        if most is not None and len(ids) > most:
+            raise Problem(
+                f"the {side} has {len(ids)} symbols with its end, and this model has learned "
+                f"{most} positions; shorten it or split it up",
+                f"text {number}",
+            )
+        return ids
+
     def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """Return the most tokens that sources of these lengths may be answered with."""
         factor, extra = self.bundle.blueprint.longest
-        return (lengths * factor).ceil().long() + extra
+        most, positions = (lengths * factor).ceil().long() + extra, self.model.longest["target"]
+        return most if positions is None else most.clamp(max=positions)
 
     @torch.no_grad()
     def _answer(
-        self, lines: Sequence[str], search: SearchBlueprint, attention: bool
+        self, lines: Sequence[str], search: SearchBlueprint, attention: bool, first: int
     ) -> list[Result]:
-        """Search batches of like length; a blank text has a blank answer."""
+        """Search batches of like length; a blank text has a blank answer.
+
+        ``first`` is the number of the first text, for errors.
+        """
         self.model.eval()
         results = {
             index: Result(line, "", 0.0, 0.0, True, ())
@@ -206,9 +228,8 @@ class Transducer:
             if not line.strip()
         }
         asked = [index for index in range(len(lines)) if index not in results]
-        codecs = [self.source.reading(lines[index], self.slots) for index in asked]
         encoded = [
-            [*codec.encode(lines[index]), EOS] for codec, index in zip(codecs, asked, strict=True)
+            self._read("source", first + index, lines[index], lines[index]) for index in asked
         ]
         lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
         for batch in by_length(lengths, TOKENS, self.rows):
@@ -219,7 +240,8 @@ class Transducer:
             found = search(self.model, self.model.encode(inputs), prompt, limit)
             maps = self._maps(inputs, found) if attention else (None, None)
             for place, row in enumerate(batch):
-                pieces = tuple(codecs[row].pieces(encoded[row]))
+                source = self.source.reading(lines[asked[row]], self.slots)
+                pieces = tuple(source.pieces(encoded[row]))
                 best, *others = self._results(lines[asked[row]], found, place)
                 real = place, slice(len(best.tokens)), slice(len(pieces))
                 results[asked[row]] = Result(

@@ -15,8 +15,12 @@ from transduce import testing
 from transduce.blueprint import Part
 from transduce.models.build import ModelBlueprint, build
 from transduce.models.interface import DecoderBlueprint, EncoderBlueprint, HeadBlueprint
+from transduce.models.layers import LayersBlueprint
 from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.attend import ConnectionBlueprint
+from transduce.nn.positions import PositionsBlueprint
+from transduce.nn.similarity import SimilarityBlueprint
+from transduce.nn.span import WindowSpanBlueprint
 from transduce.search import Beam, Greedy, SearchBlueprint
 from transduce.sequences import Sequences
 
@@ -25,11 +29,18 @@ TINY = {"embedding": 6, "width": 8, "inner": 12, "heads": 2, "layers": 2}
 CHOICES: dict[str, list[Any]] = {
     "cell": ["lstm", "gru"],
     "bidirectional": [True, False],
+    "key_value_heads": [None, 1],
+    "similarity": [choice() for choice in SimilarityBlueprint.choices().values()],
+    "span": [WindowSpanBlueprint(reach=1), WindowSpanBlueprint(reach=2, everywhere=1)],
     "norm": ["pre", "post"],
     "kernel": [5],
     "new_words": [2],
+    "normalisation": ["layer", "rms"],
+    "activation": ["relu", "gelu", "swiglu"],
     "connection": [choice() for choice in ConnectionBlueprint.choices().values()],
+    "positions": [choice() for choice in PositionsBlueprint.choices().values()],
 }
+SAME_LAYERS = {"HybridEncoderBlueprint"}  # as the Transformer's, whose choices are turned
 SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best=3)]
 
 
@@ -39,8 +50,9 @@ def variants(slot: type[Part]) -> Iterator[Part]:
         sizes = {name: size for name, size in TINY.items() if name in part.model_fields}
         plain = part.model_validate(sizes)
         yield plain
+        shared = LayersBlueprint.model_fields if part.__name__ in SAME_LAYERS else {}
         for name in part.model_fields:
-            for value in CHOICES.get(name, []):
+            for value in () if name in shared else CHOICES.get(name, ()):
                 if value != getattr(plain, name):
                     yield part.model_validate({**sizes, name: value})
 
@@ -48,8 +60,8 @@ def variants(slot: type[Part]) -> Iterator[Part]:
 def label(part: Part) -> str:
     """Name a part by what is not as usual about it."""
     unusual = part.model_fields_set - {*TINY, "kind"}
-    values = [getattr(part, name) for name in unusual]
-    return "-".join([part.kind, *(v.kind if isinstance(v, Part) else str(v) for v in values)])
+    values = [getattr(part, name) for name in type(part).model_fields if name in unusual]
+    return "-".join([part.kind, *(label(v) if isinstance(v, Part) else str(v) for v in values)])
 
 
 ENCODERS = {label(part): part for part in variants(EncoderBlueprint)}
@@ -87,10 +99,10 @@ def case(
 
 
 def pairs(every: bool) -> pytest.MarkDecorator:
-    """Run a test for every pair of parts, or for each part with the first of its counterparts."""
-    first = next(iter(ENCODERS)), next(iter(DECODERS))
-    product = itertools.product(ENCODERS, DECODERS)
-    chosen = [pair for pair in product if every or first[0] == pair[0] or first[1] == pair[1]]
+    """Run a test for each part with every usual counterpart, or with the first one alone."""
+    usual = EncoderBlueprint.choices().keys() | DecoderBlueprint.choices().keys()
+    others = usual if every else {next(iter(ENCODERS)), next(iter(DECODERS))}
+    chosen = [pair for pair in itertools.product(ENCODERS, DECODERS) if not others.isdisjoint(pair)]
     ids = [" ".join(pair) for pair in chosen]
     return pytest.mark.parametrize(("encoder", "decoder"), chosen, ids=ids)
 

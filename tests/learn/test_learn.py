@@ -43,6 +43,13 @@ TRANSFORMER: Final = {
     "dropout": 0.0,
 }
 CONVOLUTIONAL: Final = {"kind": "convolutional", "width": 64, "layers": 2, "dropout": 0.0}
+NEWER: Final = TRANSFORMER | {
+    "positions": "rotary",
+    "normalisation": "rms",
+    "activation": "swiglu",
+    "key_value_heads": 2,
+    "similarity": "cosine",
+}
 FIXED: Final = RECURRENT | {"connection": "fixed", "width": 128}
 
 
@@ -115,6 +122,10 @@ def test_a_transformer_learns(task: str) -> None:
 
 def test_a_convolutional_model_learns() -> None:
     assert accuracy(learn(CONVOLUTIONAL, CONVOLUTIONAL, "reverse", 5), "reverse", 5) >= BAR
+
+
+def test_a_transformer_of_newer_parts_learns() -> None:
+    assert accuracy(learn(NEWER, NEWER, "reverse", 5), "reverse", 5) >= BAR
 
 
 def test_a_transformer_encoder_teaches_a_recurrent_decoder() -> None:

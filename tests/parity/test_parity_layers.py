@@ -6,18 +6,27 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from transduce.models.decoders.transformer import DecoderLayer, TransformerDecoderBlueprint
 from transduce.models.encoders.transformer import EncoderLayer, TransformerEncoderBlueprint
-from transduce.nn.layers import FeedForward, NormOrder, Residual, Sinusoid, TokenTable
-from transduce.nn.multihead import CrossAttention, GrowingKV, MultiHead, SelfAttention, padding_bias
+from transduce.nn.layers import Activation, FeedForward, NormOrder, Residual, TokenTable, normalise
+from transduce.nn.multihead import (
+    CrossAttention,
+    GrowingKV,
+    MultiHead,
+    SelfAttention,
+    everything,
+    padding_bias,
+)
+from transduce.nn.positions import Sinusoid
 
 WIDTH, HEADS, INNER = 12, 3, 20
 ORDERS: tuple[NormOrder, ...] = ("pre", "post")
 MASK = torch.arange(7) < torch.tensor([7, 3, 5])[:, None]
 
 Norms = list[tuple[Residual, nn.LayerNorm]]
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu", "swiglu")
 
 
 def copy_attention(ours: MultiHead, theirs: nn.MultiheadAttention) -> None:
@@ -63,7 +72,7 @@ def test_encoder_layer_equals_torch(order: NormOrder) -> None:
     copy_feed_forward(ours.feed_forward, theirs.linear1, theirs.linear2)
     copy_norms([(ours.around_self, theirs.norm1), (ours.around_feed, theirs.norm2)])
     x = torch.randn(3, 7, WIDTH)
-    out = ours(x, padding_bias(MASK, x.dtype))
+    out = ours(x, everything(padding_bias(MASK, x.dtype)))
     expected = theirs(x, src_key_padding_mask=~MASK)
     torch.testing.assert_close(out[MASK], expected[MASK], atol=1e-5, rtol=0)
 
@@ -98,6 +107,42 @@ def test_decoder_layer_equals_torch(order: NormOrder) -> None:
     ahead = torch.ones(5, 5, dtype=torch.bool).triu(1)
     expected = theirs(x, states, tgt_mask=ahead, memory_key_padding_mask=~MASK)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+
+
+def activated(name: str, x: list[float]) -> list[float]:
+    """Apply an activation to the inner values of one position, each by its formula."""
+    if name == "relu":
+        return [max(0.0, value) for value in x]
+    if name == "gelu":  # x times the probability that a normal variable is below x
+        return [value * (1 + math.erf(value / 2**0.5)) / 2 for value in x]
+    gates, values = x[: len(x) // 2], x[len(x) // 2 :]
+    return [g / (1 + math.exp(-g)) * value for g, value in zip(gates, values, strict=True)]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_feed_forward_equals_the_formula(activation: Activation) -> None:
+    torch.manual_seed(3)
+    ours = FeedForward(WIDTH, INNER, 0.0, activation).double()
+    shake(ours)
+    first, second = ours[0], ours[3]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(second, nn.Linear)
+    x = torch.randn(2, 3, WIDTH, dtype=torch.float64)
+    for row, found in zip(x.flatten(0, 1), ours(x).flatten(0, 1), strict=True):
+        inner: Tensor = first.weight @ row + first.bias
+        between = torch.tensor(activated(activation, inner.tolist()), dtype=torch.float64)
+        torch.testing.assert_close(found, second.weight @ between + second.bias)
+
+
+def test_rms_norm_equals_the_formula() -> None:
+    """x / sqrt(mean of squares) times a learned gain: no mean is taken away, nothing is added."""
+    ours = normalise(WIDTH, "rms").double()
+    shake(ours)
+    (gain,) = ours.parameters()
+    x = torch.randn(5, WIDTH, dtype=torch.float64) + 3
+    for row, found in zip(x, ours(x), strict=True):
+        size = math.sqrt(sum(value**2 for value in row.tolist()) / WIDTH)
+        torch.testing.assert_close(found, row / size * gain, atol=1e-6, rtol=0)
 
 
 def test_sinusoids_equal_the_formula() -> None:

@@ -13,6 +13,7 @@ from transduce.nn.multihead import (
     GrowingKV,
     MultiHead,
     SelfAttention,
+    everything,
     hide,
     padding_bias,
 )
@@ -54,7 +55,7 @@ def test_self_attention_equals_torch() -> None:
     ours, theirs = self_attentions(1)
     x = torch.randn(3, 7, WIDTH)
     expected, _ = theirs(x, x, x, key_padding_mask=~MASK)
-    out = ours(x, padding_bias(MASK, x.dtype))
+    out = ours(x, everything(padding_bias(MASK, x.dtype)))
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
 
 
@@ -79,7 +80,7 @@ def test_watched_weights_equal_torch() -> None:
     _, expected = theirs(x, x, x, key_padding_mask=~MASK, average_attn_weights=False)
     seen: list[Tensor] = []
     ours.weights.register_forward_hook(lambda module, inputs, out: seen.append(out))
-    ours(x, padding_bias(MASK, x.dtype))
+    ours(x, everything(padding_bias(MASK, x.dtype)))
     torch.testing.assert_close(seen[0], expected, atol=1e-5, rtol=0)
     assert (seen[0].masked_select(~MASK[:, None, None]) == 0).all()
 

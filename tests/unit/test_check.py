@@ -162,3 +162,29 @@ def test_new_words_need_a_vocabulary_without_them(capsys: pytest.CaptureFixture[
         experiment = parse(SETTINGS, Experiment, "exp.yaml", changes)
         check(experiment, Path(), Show())
         assert capsys.readouterr().err.count("teaches the model to copy new words") == count
+
+
+@pytest.mark.parametrize(
+    ("side", "path", "most", "says"),
+    [
+        ("encoder", "train.tsv", 3, "train.tsv:3: the source has 4 symbols with its end, more"),
+        ("encoder", "test.tsv", 4, "test.tsv:2: the source has 5 symbols with its end, more than"),
+        ("decoder", "train.tsv", 3, "train.tsv:2: the target has 4 symbols with its end, more"),
+    ],
+)
+def test_texts_that_have_no_positions_are_found_before_training(
+    side: str, path: str, most: int, says: str
+) -> None:
+    Path("test.tsv").write_text("ba\tAB\nabca\tABCAB\n", encoding="utf-8")
+    learned = f"positions: {{kind: learned, longest: {most}}}"
+    sizes = "width: 8, layers: 1, heads: 2, inner: 8"
+    with pytest.raises(Problem) as caught:
+        found(f"model.{side}={{kind: transformer, {sizes}, {learned}}}")
+    setting = f"model.{side}.positions.longest"
+    name = "source" if side == "encoder" else "target"
+    assert str(caught.value).startswith(says)
+    assert str(caught.value).endswith(
+        f"positions; raise {setting}, or set data.limits.{name}: {most - 1} and on_bad_line: skip"
+    )
+    longer = learned.replace(str(most), "5")
+    assert warnings(f"model.{side}={{kind: transformer, {sizes}, {longer}}}") == []

@@ -64,6 +64,30 @@ def test_more_heads_than_width_are_answered_with_settings_that_work() -> None:
     assert caught.value.what.endswith("take 8 heads, or a width of 12")
 
 
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_groups_of_heads_must_be_equal(side: str) -> None:
+    parts = {"encoder": ATTENDING, "decoder": ATTENDING}
+    parts |= {side: ATTENDING | {"heads": 4, "key_value_heads": 3}}
+    with pytest.raises(Problem) as caught:
+        make(parts["encoder"], parts["decoder"])
+    assert str(caught.value) == (
+        f"model.{side}.key_value_heads: 4 heads cannot share 3 heads of keys and values evenly; "
+        "take one of 1, 2, 4"
+    )
+
+
+def test_shared_heads_make_caches_and_matrices_smaller() -> None:
+    model = make(ATTENDING, ATTENDING | {"heads": 4, "key_value_heads": 2})
+    source = Sequences(torch.randint(0, 11, (2, 4)), torch.tensor([4, 2]))
+    _, state = model.extend(
+        torch.randint(0, 13, (2, 3)), model.start(model.encode({"source": source}))
+    )
+    assert state.decoder.past[0].keys.shape == (2, 2, 3, 2)
+    assert state.decoder.source.layers[0].values.shape == (2, 2, 4, 2)
+    weight = model.get_parameter("decoder.layers.0.self_attention.query_key_value.weight")
+    assert weight.shape == (8 + 2 * 4, 8)
+
+
 def test_an_odd_width_has_no_halves() -> None:
     with pytest.raises(Problem) as caught:
         make(LSTM | {"width": 7}, LSTM)

@@ -7,6 +7,7 @@ from transduce.nn.multihead import (
     FixedKV,
     GrowingKV,
     SelfAttention,
+    everything,
     padding_bias,
 )
 from transduce.tree import leaves, reorder
@@ -77,7 +78,7 @@ def test_reordering_moves_caches_and_leaves_the_source() -> None:
 
 def test_watching_changes_nothing() -> None:
     attention, x = SelfAttention(WIDTH, HEADS), torch.randn(ROWS, 4, WIDTH)
-    bias = padding_bias(torch.ones(ROWS, 4, dtype=torch.bool), x.dtype)
+    bias = everything(padding_bias(torch.ones(ROWS, 4, dtype=torch.bool), x.dtype))
     expected = attention(x, bias)
     handle = attention.weights.register_forward_hook(lambda *_: None)
     assert attention.weights.watched

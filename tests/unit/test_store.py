@@ -241,6 +241,19 @@ def test_many_symbols_need_wide_numbers(tmp_path: Path) -> None:
     assert max(map(max, found)) > 2**16
 
 
+def test_the_first_text_beyond_a_length_is_named(tmp_path: Path) -> None:
+    write(tmp_path, [("a", "A"), ("b", "B"), ("a", "C A A"), ("a b", "A"), ("a b c", "B C")])
+    store = make(tmp_path, group=True)
+    what = "has 4 symbols with its end, more than 3"
+    source, target = store.beyond("source", 3), store.beyond("target", 3)
+    assert source is not None
+    assert target is not None
+    assert (source.place, source.what) == (store.example(3).place, f"the source {what}")
+    assert (target.place, target.what) == (store.example(0).place, f"the target {what}")
+    assert store.example(3).place.endswith("t:5")
+    assert store.beyond("source", 4) is store.beyond("target", 4) is None
+
+
 def test_variants_are_stored_and_picked(tmp_path: Path) -> None:
     words = ["some", "words", "like", "these", "are", "cut", "somewhere", "else"]
     lines = [" ".join(random.Random(n).sample(words, 6)) for n in range(50)]
@@ -268,6 +281,8 @@ def test_variants_are_stored_and_picked(tmp_path: Path) -> None:
     drawn = [tight.lengths(rows, {"source": np.full(50, pick)})[0] for pick in range(4)]
     assert max(row.max() for row in drawn) == longest + 1
     assert max(len(row) for variant in seen for row in variant) > longest + 1
+    assert tight.beyond("source", longest + 1) is None
+    assert store.beyond("source", longest + 1), "a variant is longer than the best"
     again = prepare(TsvBlueprint(path="t"), tmp_path, how, tmp_path / "other")
     assert real(again.batch(rows, {"source": np.full(50, 3)}).sources["source"]) == seen[3]
 

@@ -16,7 +16,7 @@ import torch
 from transduce.nn.tap import watch
 from transduce.problem import Problem
 from transduce.search import Beam, Greedy
-from transduce.text.vocabulary import SPECIALS
+from transduce.text.vocabulary import EOS, SPECIALS
 from transduce.train.checkpoint import tensors
 from transduce.transducer import Result, Token, Transducer
 
@@ -109,7 +109,10 @@ def test_greedy_search_has_no_alternatives(model: Transducer) -> None:
 
 
 def test_an_answer_that_the_limit_cut_off_says_so() -> None:
-    cut = Transducer(tiny.bundle(tiny.MODELS["transformer"], longest=(0.5, 1)))
+    wordy = tiny.bundle(tiny.MODELS["transformer"], longest=(0.5, 1))
+    with torch.no_grad():
+        wordy.model.head.get_parameter("bias")[EOS] -= 4.0
+    cut = Transducer(wordy)
     answers = cut(TEXTS, alternatives=1)
     assert not all(answer.finished for answer in answers)
     for answer in answers:
@@ -237,3 +240,23 @@ def test_a_run_is_loaded_by_its_folder_or_by_that_of_its_model(tmp_path: Path) -
 def test_a_model_can_be_looked_at() -> None:
     shown = repr(tiny.transducer(tiny.MODELS["mixed"]))
     assert shown.startswith("Transducer(transformer encoder, recurrent decoder, 0.0 M parameters")
+
+
+def test_what_has_no_positions_is_refused_and_no_answer_runs_past_them() -> None:
+    learned = {"positions": {"kind": "learned", "longest": 7}}
+    parts = dict.fromkeys(("encoder", "decoder"), tiny.TRANSFORMER | learned)
+    model = Transducer(tiny.bundle(parts))
+    assert model.limit(torch.tensor([1, 7])).tolist() == [7, 7]
+    answers = model(["abc", "abcdab"])
+    assert max(len(answer.tokens) for answer in answers) <= 7
+    says = "the source has 8 symbols with its end, and this model has learned 7 positions; shorten"
+    for ask in (
+        lambda: model(["abc", "abcdabc"]),
+        lambda: model.force(["abc", "abcdabc"], ["a", "b"]),
+        lambda: list(model.predict(["abc", "abcdabc"], ahead=1)),
+    ):
+        with pytest.raises(Problem) as caught:
+            ask()
+        assert str(caught.value).startswith(f"text 2: {says}")
+    with pytest.raises(Problem, match="text 1: the target has 8 symbols"):
+        model.force(["abc"], ["abcdabc"])

@@ -37,16 +37,16 @@ def bundle(
     text = TextBlueprint.model_validate({"source": {"tokens": "characters"}, "joint": joint})
     codecs = learn_codecs(text, SOURCES, TARGETS)
     facts = {"model": model, "search": search, "joint": joint, "longest": longest}
-    torch.manual_seed(0)
+    torch.manual_seed(2)  # one of the draws whose models tell texts apart
     made = Bundle.make(BundleBlueprint.model_validate(facts), codecs)
-    factor = 1.5 if model["decoder"] == CONVOLUTIONAL else 8  # it has no norm: 8 makes chaos of it
+    factor = 1.5 if model["decoder"] == CONVOLUTIONAL else 4  # it has no norm: 4 makes chaos of it
     with torch.no_grad():
         for weight in made.model.parameters():
             weight.mul_(factor if weight.dim() > 1 else 1)
         copies = made.blueprint.model.head.copies
         bias = made.model.head.get_parameter("words.bias" if copies else "bias")
         bias[:EOS] = -100.0  # what is unknown or begins is no text
-        bias[EOS] = -1.0
+        bias[EOS] = 0.0
     return made
 
 

@@ -114,6 +114,17 @@ class Store:
         lengths[TARGET] -= 1
         return np.stack(list(lengths.values()))
 
+    def beyond(self, side: str, most: int) -> Fault | None:
+        """Return the first text of a side that takes a model more than so many positions."""
+        lengths = np.diff(self.symbols[side].ends) - (side == TARGET)
+        found = np.flatnonzero(lengths > most)
+        if not len(found):
+            return None
+        text = int(found[0]) // self.variants[side]
+        index = int(np.searchsorted(self.first, text, side="right")) - 1 if side == TARGET else text
+        what = f"the {side} has {lengths[found[0]]} symbols with its end, more than {most}"
+        return Fault(self.places.text(index), "too many symbols for the model", what)
+
     def batch(self, rows: NDArray[np.int64], picks: Picks | None = None) -> Batch:
         """Return rows side by side; they are the ``index`` of the batch."""
         gathered = {

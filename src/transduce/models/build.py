@@ -10,23 +10,51 @@ from transduce.models.decoders.convolutional import ConvolutionalDecoderBlueprin
 from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
 from transduce.models.decoders.transformer import TransformerDecoderBlueprint
 from transduce.models.encoders.convolutional import ConvolutionalEncoderBlueprint
+from transduce.models.encoders.hybrid import HybridEncoderBlueprint
 from transduce.models.encoders.recurrent import RecurrentEncoderBlueprint
 from transduce.models.encoders.transformer import TransformerEncoderBlueprint
 from transduce.models.heads import LinearHeadBlueprint
 from transduce.models.interface import DecoderBlueprint, EncoderBlueprint, HeadBlueprint
 from transduce.models.pointer import PointerGeneratorBlueprint
 from transduce.models.seq2seq import Seq2Seq
+from transduce.nn.positions import (
+    LearnedPositionsBlueprint,
+    NoPositionsBlueprint,
+    SinusoidalBlueprint,
+    Tensor2TensorBlueprint,
+)
+from transduce.nn.relative import (
+    AlibiBlueprint,
+    BucketsBlueprint,
+    RotaryBlueprint,
+    ShawBlueprint,
+)
+from transduce.nn.similarity import CosineBlueprint, DotBlueprint
+from transduce.nn.span import FullSpanBlueprint, WindowSpanBlueprint
 from transduce.problem import Problem
 
 PARTS = (
     RecurrentEncoderBlueprint,
     TransformerEncoderBlueprint,
     ConvolutionalEncoderBlueprint,
+    HybridEncoderBlueprint,
     RecurrentDecoderBlueprint,
     TransformerDecoderBlueprint,
     ConvolutionalDecoderBlueprint,
     LinearHeadBlueprint,
     PointerGeneratorBlueprint,
+    NoPositionsBlueprint,
+    SinusoidalBlueprint,
+    Tensor2TensorBlueprint,
+    LearnedPositionsBlueprint,
+    RotaryBlueprint,
+    ShawBlueprint,
+    BucketsBlueprint,
+    AlibiBlueprint,
+    DotBlueprint,
+    CosineBlueprint,
+    FullSpanBlueprint,
+    WindowSpanBlueprint,
 )
 
 

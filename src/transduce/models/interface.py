@@ -46,6 +46,7 @@ class Encoder(nn.Module, ABC):
 
     width: int  # D of the bank it leaves
     embedding: nn.Embedding
+    longest: int | None = None  # most symbols it can read, eos included; None: any number
 
     @abstractmethod
     def forward(self, source: Sequences) -> Bank:
@@ -57,6 +58,7 @@ class Decoder(nn.Module, ABC, Generic[State]):
 
     width: int  # D of its features
     embedding: nn.Embedding
+    longest: int | None = None  # most symbols it can read, bos included; None: any number
 
     @abstractmethod
     def start(self, memory: Memory, width: int = 1, capacity: int | None = None) -> State:

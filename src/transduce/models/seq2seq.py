@@ -30,6 +30,11 @@ class Seq2Seq(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.decoder = decoder
         self.head = head
+        # the most symbols of each side that there are positions for; None: any number
+        self.longest: dict[str, int | None] = {
+            name: part.longest for name, part in encoders.items()
+        }
+        self.longest["target"] = decoder.longest
 
     def encode(self, sources: Mapping[str, Sequences]) -> Memory:
         """Let each encoder read its source."""

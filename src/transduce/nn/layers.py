@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Final, Literal
 
-import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transduce.nn.dropout import Dropout
 
 NormOrder = Literal["pre", "post"]
+Normalisation = Literal["layer", "rms"]
+Activation = Literal["relu", "gelu", "swiglu"]
 
 
 def projection(inputs: int, outputs: int) -> nn.Linear:
@@ -22,20 +25,46 @@ def projection(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-class FeedForward(nn.Sequential):
-    """Two linear maps around a ReLU, position by position (Vaswani 2017)."""
+class Swiglu(nn.Module):
+    """One half of the values, through SiLU, opens or shuts the other half (Shazeer 2020)."""
 
-    def __init__(self, width: int, inner: int, dropout: float) -> None:
-        first, second = projection(width, inner), projection(inner, width)
-        super().__init__(first, nn.ReLU(inplace=True), Dropout(dropout), second)
+    def forward(self, x: Float[Tensor, "*shape I2"]) -> Float[Tensor, "*shape I"]:
+        """Multiply the halves."""
+        gate, values = x.chunk(2, -1)
+        return F.silu(gate) * values
+
+
+ACTIVATIONS: Final[dict[Activation, Callable[[], nn.Module]]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "gelu": nn.GELU,
+    "swiglu": Swiglu,
+}
+
+
+class FeedForward(nn.Sequential):
+    """Two linear maps around an activation, position by position (Vaswani 2017)."""
+
+    def __init__(
+        self, width: int, inner: int, dropout: float, activation: Activation = "relu"
+    ) -> None:
+        outputs = 2 * inner if activation == "swiglu" else inner
+        first, second = projection(width, outputs), projection(inner, width)
+        super().__init__(first, ACTIVATIONS[activation](), Dropout(dropout), second)
+
+
+def normalise(width: int, kind: Normalisation) -> nn.Module:
+    """Return a norm of mean and variance (Ba 2016) or of the root mean square (Zhang 2019)."""
+    return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-6)
 
 
 class Residual(nn.Module):
     """The frame of a sub-layer: x + f(norm(x)) (pre, Xiong 2020) or norm(x + f(x)) (post)."""
 
-    def __init__(self, width: int, order: NormOrder, dropout: float) -> None:
+    def __init__(
+        self, width: int, order: NormOrder, dropout: float, kind: Normalisation = "layer"
+    ) -> None:
         super().__init__()
-        self.order, self.norm, self.dropout = order, nn.LayerNorm(width), Dropout(dropout)
+        self.order, self.norm, self.dropout = order, normalise(width, kind), Dropout(dropout)
 
     def enter(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Return what the sub-layer reads."""
@@ -49,38 +78,22 @@ class Residual(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         """Add what the sub-layer made."""
         total: Tensor = x + self.dropout(change)
-        return self.norm(total) if self.order == "post" else total
+        if self.order == "post":
+            total = self.norm(total)
+        return total
 
 
 class FinalNorm(nn.Module):
     """What closes a stack: a norm after pre-norm layers, nothing after post-norm layers."""
 
-    def __init__(self, width: int, order: NormOrder) -> None:
+    def __init__(self, width: int, order: NormOrder, kind: Normalisation = "layer") -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width) if order == "pre" else nn.Identity()
+        self.norm = normalise(width, kind) if order == "pre" else nn.Identity()
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Close the stack."""
         normed: Tensor = self.norm(x)
         return normed
-
-
-class Sinusoid(nn.Module):
-    """Positions as sines and cosines of falling frequency (Vaswani 2017), without parameters."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
-        self.register_buffer("frequency", frequency, persistent=False)
-        self.frequency: Tensor
-
-    def forward(
-        self, x: Float[Tensor, "N T D"], place: Int[Tensor, "_ T"]
-    ) -> Float[Tensor, "N T D"]:
-        """Add to vectors the positions at which they stand."""
-        angle = place[..., None] * self.frequency
-        # sines first, cosines after them: which dimension holds which is arbitrary
-        return x + torch.cat([angle.sin(), angle.cos()], -1)
 
 
 class TokenTable(nn.Embedding):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from transduce.nn.layers import projection
+from transduce.nn.positions import InHeads, Relation
+from transduce.nn.similarity import Similarity
 from transduce.nn.tap import Tap
+from transduce.sequences import positions
 from transduce.tree import PerSource
 
 
@@ -28,6 +32,15 @@ class GrowingKV:
         if self.keys.shape[2] == 0:
             return GrowingKV(*own(keys, values))
         return GrowingKV(torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2))
+
+    def place(self, _: Int[Tensor, "N"], tokens: int) -> Int[Tensor, "1 T"]:
+        """Return where the next tokens stand: all rows have read as many."""
+        past = self.keys.shape[2]
+        return positions(past + tokens, self.keys.device)[:, past:]
+
+    def slots(self, tokens: int) -> int:
+        """Return the number of keys that the next tokens look at, hidden ones included."""
+        return self.keys.shape[2] + tokens
 
     def causal(
         self, _: Int[Tensor, "N"], tokens: int, dtype: torch.dtype
@@ -54,18 +67,26 @@ class FixedKV:
         length: Int[Tensor, "N"],
     ) -> FixedKV:
         """Write T more tokens behind the first ``length``."""
-        place = length[:, None] + torch.arange(keys.shape[2], device=keys.device)
+        place = self.place(length, keys.shape[2])
         index = place[:, None, :, None].expand_as(keys)
         return FixedKV(
             self.keys.scatter_(2, index, keys.to(self.keys.dtype)),
             self.values.scatter_(2, index, values.to(self.values.dtype)),
         )
 
+    def place(self, length: Int[Tensor, "N"], tokens: int) -> Int[Tensor, "N T"]:
+        """Return where the next tokens stand, behind the first ``length`` of each row."""
+        return length[:, None] + positions(tokens, length.device)
+
+    def slots(self, _: int) -> int:
+        """Return the number of keys that the next tokens look at, hidden ones included."""
+        return self.keys.shape[2]
+
     def causal(
         self, length: Int[Tensor, "N"], tokens: int, dtype: torch.dtype
     ) -> Float[Tensor, "N 1 T C"]:
         """Return the bias that hides later tokens and what is not written yet."""
-        place = length[:, None] + torch.arange(tokens, device=length.device)
+        place = self.place(length, tokens)
         ahead = torch.arange(self.keys.shape[2], device=length.device) > place[..., None]
         return hide(ahead, dtype)[:, None]
 
@@ -79,6 +100,20 @@ class CrossKV(PerSource):
 
     keys: Float[Tensor, "B H S d"]
     values: Float[Tensor, "B H S d"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some positions, the places of the keys that they look at (None: all), and what hides keys."""
+
+    queries: slice
+    keys: Int[Tensor, "S"] | None
+    bias: Float[Tensor, "_ _ _ S"] | None
+
+
+def everything(bias: Float[Tensor, "_ _ _ S"]) -> list[Block]:
+    """Let all positions look at all keys that ``bias`` does not hide."""
+    return [Block(slice(None), None, bias)]
 
 
 def own(*views: Tensor) -> tuple[Tensor, ...]:
@@ -99,42 +134,70 @@ def hide(hidden: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*
 class MultiHead(nn.Module):
     """Attention in ``heads`` subspaces at once.
 
+    Fewer ``key_value_heads`` make groups of heads that share keys and values (Ainslie 2023; one for
+    all: Shazeer 2019), so that caches are smaller by as much.
+
     On a CPU it is plain matrix products: torch's fused kernel has a backward pass two to five
     times slower in bf16 at the lengths of sentences. Elsewhere the fused kernel runs, except when
-    somebody watches the weights.
+    somebody watches the weights or distances have vectors.
     """
 
     shows = "attention"  # what its tap is called
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        key_value_heads: int | None = None,
+        similarity: Similarity | None = None,
+    ) -> None:
         super().__init__()
-        self.width, self.heads = width, heads
+        self.width, self.deep = width, width // heads
+        self.shared = (key_value_heads or heads) * self.deep  # width of all keys
+        self.similarity = similarity or Similarity()
         self.out = projection(width, width)
         self.weights = Tap(self.shows)
 
     def split(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T d"]:
         """Separate the heads."""
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        return x.view(*x.shape[:2], -1, self.deep).transpose(1, 2)
 
     def attend(
         self,
         query: Float[Tensor, "B H T d"],
-        keys: Float[Tensor, "B H S d"],
-        values: Float[Tensor, "B H S d"],
-        bias: Float[Tensor, "B 1 _ S"] | None,
+        keys: Float[Tensor, "B G S d"],
+        values: Float[Tensor, "B G S d"],
+        bias: Float[Tensor, "_ _ _ S"] | None,
+        relation: Relation | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Attend and merge the heads."""
-        if query.is_cuda and not self.weights.watched:
+        if query.is_cuda and relation is None and not self.weights.watched:
             mask = None if bias is None else bias.to(query.dtype)
-            mixed = F.scaled_dot_product_attention(query, keys, values, mask)
+            grouped = self.shared < self.width
+            mixed = F.scaled_dot_product_attention(query, keys, values, mask, enable_gqa=grouped)
         else:
-            scores = torch.matmul(query * query.shape[-1] ** -0.5, keys.transpose(2, 3))
+            query = query * query.shape[-1] ** -0.5
+            scores = grouped_product(query, keys.transpose(2, 3))
+            if relation is not None:
+                scores = scores + relation.scores(query)
             if bias is not None:
                 scores = scores + bias.to(scores.dtype)
             weights = self.weights(scores.softmax(-1, dtype=scores.dtype))
-            mixed = torch.matmul(weights, values)
+            mixed = grouped_product(weights, values)
+            if relation is not None:
+                mixed = mixed + relation.values(weights)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
+
+
+def grouped_product(
+    x: Float[Tensor, "B H T a"], y: Float[Tensor, "B G a b"]
+) -> Float[Tensor, "B H T b"]:
+    """Multiply, H / G adjacent heads with the same matrix, which is not copied for them."""
+    if x.shape[1] == y.shape[1]:
+        return torch.matmul(x, y)
+    folded = x.reshape(len(x), y.shape[1], -1, x.shape[3])
+    return torch.matmul(folded, y).view(*x.shape[:3], -1)
 
 
 class SelfAttention(MultiHead):
@@ -142,32 +205,56 @@ class SelfAttention(MultiHead):
 
     shows = "self-attention"
 
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__(width, heads)
-        self.query_key_value = projection(width, 3 * width)
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        key_value_heads: int | None = None,
+        similarity: Similarity | None = None,
+        in_heads: InHeads | None = None,
+    ) -> None:
+        super().__init__(width, heads, key_value_heads, similarity)
+        self.query_key_value = projection(width, width + 2 * self.shared)
+        self.in_heads = in_heads
 
     def project(self, x: Float[Tensor, "B S D"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, each (B, H, S, d), by one matrix product."""
-        query, keys, values = self.query_key_value(x).chunk(3, -1)
-        return self.split(query), self.split(keys), self.split(values)
+        """Return queries, keys and values, each (B, heads, S, d), by one matrix product."""
+        sizes = (self.width, self.shared, self.shared)
+        query, keys, values = map(self.split, self.query_key_value(x).split(sizes, -1))
+        return self.similarity.query(query), self.similarity.keys(keys), values
 
-    def forward(
-        self, x: Float[Tensor, "B S D"], bias: Float[Tensor, "B 1 1 S"]
-    ) -> Float[Tensor, "B S D"]:
-        """Look both ways (encoder)."""
-        return self.attend(*self.project(x), bias)
+    def forward(self, x: Float[Tensor, "B S D"], blocks: Sequence[Block]) -> Float[Tensor, "B S D"]:
+        """Look both ways (encoder), block by block."""
+        place, inside = positions(x.shape[1], x.device), self.in_heads
+        query, keys, values = self.project(x)
+        if inside is not None:
+            query, keys = inside.turn(query, place), inside.turn(keys, place)
+        seen = []
+        for block in blocks:
+            near = keys, values, place
+            if block.keys is not None:
+                near = keys[:, :, block.keys], values[:, :, block.keys], block.keys[None]
+            asked = block.queries
+            relation = None if inside is None else inside.relation(place[:, asked], near[2])
+            seen.append(self.attend(query[:, :, asked], near[0], near[1], block.bias, relation))
+        return seen[0] if len(seen) == 1 else torch.cat(seen, 1)
 
     def extend(
         self,
         x: Float[Tensor, "N T D"],
         past: KV,
         length: Int[Tensor, "N"],
-        bias: Float[Tensor, "N 1 T P"] | None,
+        bias: Float[Tensor, "_ _ T P"] | None,
     ) -> tuple[Float[Tensor, "N T D"], KV]:
         """Look back at all tokens read so far and at these (decoder)."""
         query, keys, values = self.project(x)
+        relation, inside = None, self.in_heads
+        if inside is not None:
+            place = past.place(length, x.shape[1])
+            query, keys = inside.turn(query, place), inside.turn(keys, place)
+            relation = inside.relation(place, positions(past.slots(x.shape[1]), x.device))
         past = past.append(keys, values, length)
-        return self.attend(query, past.keys, past.values, bias), past
+        return self.attend(query, past.keys, past.values, bias, relation), past
 
 
 class CrossAttention(MultiHead):
@@ -175,15 +262,22 @@ class CrossAttention(MultiHead):
 
     shows = "source attention"
 
-    def __init__(self, width: int, heads: int, memory: int) -> None:
-        super().__init__(width, heads)
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        memory: int,
+        key_value_heads: int | None = None,
+        similarity: Similarity | None = None,
+    ) -> None:
+        super().__init__(width, heads, key_value_heads, similarity)
         self.query = projection(width, width)
-        self.key_value = projection(memory, 2 * width)
+        self.key_value = projection(memory, 2 * self.shared)
 
     def prepare(self, states: Float[Tensor, "B S D"]) -> CrossKV:
         """Project the source once."""
-        keys, values = self.key_value(states).chunk(2, -1)
-        return CrossKV(*own(self.split(keys), self.split(values)))
+        keys, values = map(self.split, self.key_value(states).chunk(2, -1))
+        return CrossKV(*own(self.similarity.keys(keys), values))
 
     def forward(
         self,
@@ -193,4 +287,5 @@ class CrossAttention(MultiHead):
     ) -> Float[Tensor, "N T D"]:
         """Let the N = B * K rows meet the B sources without copying these."""
         query = self.split(self.query(x).reshape(len(source.keys), -1, self.width))
+        query = self.similarity.query(query)
         return self.attend(query, source.keys, source.values, bias).reshape(x.shape)

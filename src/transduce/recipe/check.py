@@ -10,6 +10,7 @@ from transduce.data.lines import Skipped
 from transduce.evaluate import evaluate
 from transduce.experiment import Experiment
 from transduce.models.build import build
+from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, prepare
 from transduce.train.progress import Show
 from transduce.train.track import tensorboard
@@ -32,6 +33,7 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
     evaluate(metrics, [e.references[0] for e in scored], [e.references for e in scored])
     sizes = {name: codec.size for name, codec in prepared.codecs.items()}
     model = build(experiment.model, sizes)
+    check_lengths(model.longest, prepared)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     steps = experiment.train.max_steps
     tokens = int(prepared.counts["train"]["target_tokens"])

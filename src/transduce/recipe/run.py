@@ -16,6 +16,7 @@ from transduce.data.stream import Position, batches
 from transduce.evaluate import Score
 from transduce.experiment import Experiment
 from transduce.recipe.card import card
+from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, environment
 from transduce.recipe.validate import (
     Validation,
@@ -68,6 +69,7 @@ class Run:
             ),
             prepared.codecs,
         )
+        check_lengths(self.bundle.model.longest, prepared)
         model = self.bundle.model.to(place)
         self.transducer = Transducer(self.bundle, place)
         learner = Learner(model, setting.objective.build())

@@ -13,7 +13,8 @@ from transduce.models.interface import Bank, Decoder, DecoderBlueprint, Memory, 
 from transduce.nn.attend import DotAttention, Prepared
 from transduce.nn.convolution import GatedConvolution, add, divide_gradient
 from transduce.nn.dropout import Dropout
-from transduce.nn.layers import Sinusoid, TokenTable, projection
+from transduce.nn.layers import TokenTable, projection
+from transduce.nn.positions import Sinusoid
 from transduce.nn.tap import Tap
 
 

@@ -7,52 +7,25 @@ from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor, nn
 
-from transduce.models.encoders.transformer import check_heads
 from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readout
+from transduce.models.layers import LayersBlueprint
 from transduce.nn.dropout import Dropout
-from transduce.nn.layers import (
-    FeedForward,
-    FinalNorm,
-    NormOrder,
-    Residual,
-    Sinusoid,
-    TokenTable,
-)
-from transduce.nn.multihead import (
-    KV,
-    CrossAttention,
-    CrossKV,
-    FixedKV,
-    GrowingKV,
-    SelfAttention,
-    padding_bias,
-)
+from transduce.nn.layers import TokenTable
+from transduce.nn.multihead import KV, CrossKV, FixedKV, GrowingKV, padding_bias
+from transduce.nn.positions import InHeads
+from transduce.sequences import positions
 from transduce.tree import PerSource
 
 
-class TransformerDecoderBlueprint(DecoderBlueprint):
+class TransformerDecoderBlueprint(DecoderBlueprint, LayersBlueprint):
     """Self-attention over the target so far and attention to the source."""
 
     kind: Literal["transformer"] = "transformer"
-    width: int = Field(256, ge=2, multiple_of=2)
-    """width of every position"""
-    layers: int = Field(4, ge=1)
-    """number of layers"""
-    heads: int = Field(4, ge=1)
-    """attention heads; must divide the width"""
-    inner: int = Field(1024, ge=1)
-    """width of the feed-forward layers"""
-    norm: NormOrder = "pre"
-    """normalise before each sub-layer (trains more easily) or after it"""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """share of values dropped while training"""
 
     def build(self, vocabulary: int, memory: int) -> TransformerDecoder:
         """Make the decoder."""
-        check_heads(self.width, self.heads, "model.decoder.heads")
         return TransformerDecoder(self, vocabulary, memory)
 
 
@@ -79,14 +52,17 @@ class TransformerDecoder(Decoder[TransformerState]):
         self, blueprint: TransformerDecoderBlueprint, vocabulary: int, memory: int
     ) -> None:
         super().__init__()
-        self.width, self.heads = blueprint.width, blueprint.heads
+        self.width, self.deep = blueprint.width, blueprint.width // blueprint.heads
+        self.key_value_heads = blueprint.key_value_heads or blueprint.heads
         self.embedding = TokenTable(vocabulary, blueprint.width)
-        self.place = Sinusoid(blueprint.width)
+        self.positions = blueprint.make_positions("model.decoder", one_way=True)
+        self.longest = self.positions.longest
         self.dropout = Dropout(blueprint.dropout)
         self.layers = nn.ModuleList(
-            DecoderLayer(blueprint, memory) for _ in range(blueprint.layers)
+            DecoderLayer(blueprint, memory, self.positions.in_heads())
+            for _ in range(blueprint.layers)
         )
-        self.norm = FinalNorm(blueprint.width, blueprint.norm)
+        self.norm = blueprint.final_norm()
 
     def start(
         self, memory: Memory, width: int = 1, capacity: int | None = None
@@ -94,7 +70,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         """Project the source for every layer and begin with empty caches."""
         bank = memory["source"]
         rows = len(bank.states) * width
-        shape = (rows, self.heads, capacity or 0, self.width // self.heads)
+        shape = (rows, self.key_value_heads, capacity or 0, self.deep)
         kind = GrowingKV if capacity is None else FixedKV
         past = tuple(
             kind(bank.states.new_zeros(shape), bank.states.new_zeros(shape)) for _ in self.layers
@@ -109,43 +85,51 @@ class TransformerDecoder(Decoder[TransformerState]):
     def extend(
         self, tokens: Int[Tensor, "N T"], state: TransformerState
     ) -> tuple[Readout, TransformerState]:
-        """Read T more tokens in every row."""
-        count = tokens.shape[1]
-        place = state.length[:, None] + torch.arange(count, device=tokens.device)
-        x = self.dropout(self.place(self.embedding(tokens), place))
-        causal = state.past[0].causal(state.length, count, x.dtype)
+        """Read T more tokens in every row.
+
+        Raises:
+            Problem: they are more than there are positions.
+        """
+        count, first = tokens.shape[1], state.past[0]
+        slots, length = first.slots(count), state.length + count
+        self.positions.admit(slots, length)
+        place = first.place(state.length, count)
+        x = self.dropout(self.positions(self.embedding(tokens), place))
+        hidden = first.causal(state.length, count, x.dtype)
+        bias = self.positions.bias(hidden, place, positions(slots, tokens.device))
         past = []
         for layer, before, source in zip(self.layers, state.past, state.source.layers, strict=True):
-            x, after = layer(x, before, state.length, causal, source, state.source.bias)
+            x, after = layer(x, before, state.length, bias, source, state.source.bias)
             past.append(after)
-        new = TransformerState(state.length + count, tuple(past), state.source)
+        new = TransformerState(length, tuple(past), state.source)
         return Readout(self.norm(x)), new
 
 
 class DecoderLayer(nn.Module):
     """Self-attention, attention to the source, then a feed-forward layer."""
 
-    def __init__(self, blueprint: TransformerDecoderBlueprint, memory: int) -> None:
+    def __init__(
+        self, blueprint: LayersBlueprint, memory: int, in_heads: InHeads | None = None
+    ) -> None:
         super().__init__()
-        width, dropout = blueprint.width, blueprint.dropout
-        self.self_attention = SelfAttention(width, blueprint.heads)
-        self.cross_attention = CrossAttention(width, blueprint.heads, memory)
-        self.feed_forward = FeedForward(width, blueprint.inner, dropout)
-        self.around_self = Residual(width, blueprint.norm, dropout)
-        self.around_cross = Residual(width, blueprint.norm, dropout)
-        self.around_feed = Residual(width, blueprint.norm, dropout)
+        self.self_attention = blueprint.self_attention(in_heads)
+        self.cross_attention = blueprint.cross_attention(memory)
+        self.feed_forward = blueprint.feed_forward()
+        self.around_self = blueprint.residual()
+        self.around_cross = blueprint.residual()
+        self.around_feed = blueprint.residual()
 
     def forward(
         self,
         x: Float[Tensor, "N T D"],
         past: KV,
         length: Int[Tensor, "N"],
-        causal: Float[Tensor, "_ 1 T P"] | None,
+        bias: Float[Tensor, "_ _ T P"] | None,
         source: CrossKV,
         padding: Float[Tensor, "B 1 1 S"],
     ) -> tuple[Float[Tensor, "N T D"], KV]:
         """Apply all three to T more tokens."""
-        seen, past = self.self_attention.extend(self.around_self.enter(x), past, length, causal)
+        seen, past = self.self_attention.extend(self.around_self.enter(x), past, length, bias)
         x = self.around_self.leave(x, seen)
         found = self.cross_attention(self.around_cross.enter(x), source, padding)
         x = self.around_cross.leave(x, found)

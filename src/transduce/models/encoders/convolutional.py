@@ -11,7 +11,8 @@ from torch import nn
 from transduce.models.interface import Bank, Encoder, EncoderBlueprint
 from transduce.nn.convolution import GatedConvolution, add
 from transduce.nn.dropout import Dropout
-from transduce.nn.layers import Sinusoid, TokenTable, projection
+from transduce.nn.layers import TokenTable, projection
+from transduce.nn.positions import Sinusoid
 from transduce.problem import Problem
 from transduce.sequences import Sequences, positions
 

@@ -2,85 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from transduce.models.interface import Bank, Encoder, EncoderBlueprint
+from transduce.models.layers import LayersBlueprint
 from transduce.nn.dropout import Dropout
-from transduce.nn.layers import (
-    FeedForward,
-    FinalNorm,
-    NormOrder,
-    Residual,
-    Sinusoid,
-    TokenTable,
-)
-from transduce.nn.multihead import SelfAttention, padding_bias
-from transduce.problem import Problem
+from transduce.nn.layers import TokenTable
+from transduce.nn.multihead import Block
+from transduce.nn.positions import InHeads
+from transduce.nn.recurrent import Bidirectional
+from transduce.nn.span import FullSpanBlueprint, Span, SpanBlueprint
 from transduce.sequences import Sequences, positions
 
 
-class TransformerEncoderBlueprint(EncoderBlueprint):
+class TransformerEncoderBlueprint(EncoderBlueprint, LayersBlueprint):
     """Self-attention layers over the source."""
 
     kind: Literal["transformer"] = "transformer"
-    width: int = Field(256, ge=2, multiple_of=2)
-    """width of every position"""
-    layers: int = Field(4, ge=1)
-    """number of layers"""
-    heads: int = Field(4, ge=1)
-    """attention heads; must divide the width"""
-    inner: int = Field(1024, ge=1)
-    """width of the feed-forward layers"""
-    norm: NormOrder = "pre"
-    """normalise before each sub-layer (trains more easily) or after it"""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """share of values dropped while training"""
+    span: SpanBlueprint = FullSpanBlueprint()
+    """how far self-attention looks"""
 
     def build(self, vocabulary: int) -> TransformerEncoder:
         """Make the encoder."""
-        check_heads(self.width, self.heads, "model.encoder.heads")
-        return TransformerEncoder(self, vocabulary)
-
-
-def check_heads(width: int, heads: int, where: str) -> None:
-    """Refuse a number of heads that does not divide the width.
-
-    Raises:
-        Problem: it does not.
-    """
-    if width % heads:
-        near = max(n for n in range(1, heads + 1) if width % n == 0)
-        raise Problem(
-            f"{heads} heads do not divide a width of {width}; take {near} heads, or a width of "
-            f"{width // heads * heads or heads}",
-            where,
-        )
+        return TransformerEncoder(self, vocabulary, self.span.build())
 
 
 class TransformerEncoder(Encoder):
-    """Embeds and lets all positions look at one another; its summary is the mean."""
+    """Embeds and lets all positions look at one another; its summary is the mean.
 
-    def __init__(self, blueprint: TransformerEncoderBlueprint, vocabulary: int) -> None:
+    A ``reader`` (recurrent layers) reads the vectors before they do.
+    """
+
+    def __init__(
+        self,
+        blueprint: LayersBlueprint,
+        vocabulary: int,
+        span: Span,
+        reader: Bidirectional | None = None,
+    ) -> None:
         super().__init__()
         self.width = blueprint.width
         self.embedding = TokenTable(vocabulary, blueprint.width)
-        self.place = Sinusoid(blueprint.width)
+        self.span, self.reader = span, reader
+        self.positions = blueprint.make_positions("model.encoder", one_way=False)
+        self.longest = self.positions.longest
         self.dropout = Dropout(blueprint.dropout)
-        self.layers = nn.ModuleList(EncoderLayer(blueprint) for _ in range(blueprint.layers))
-        self.norm = FinalNorm(blueprint.width, blueprint.norm)
+        self.layers = nn.ModuleList(
+            EncoderLayer(blueprint, self.positions.in_heads()) for _ in range(blueprint.layers)
+        )
+        self.norm = blueprint.final_norm()
 
     def forward(self, source: Sequences) -> Bank:
-        """Read the sources."""
+        """Read the sources.
+
+        Raises:
+            Problem: one is longer than there are positions.
+        """
+        self.positions.admit(source.size, source.lengths)
         mask = source.mask()
         place = positions(source.size, source.data.device)
-        x = self.dropout(self.place(self.embedding(source.data), place))
-        bias = padding_bias(mask, x.dtype)
+        x = self.embedding(source.data)
+        if self.reader is not None:
+            x = self.reader(self.dropout(x), source.lengths)
+        x = self.dropout(self.positions(x, place))
+        blocks = self.span.blocks(mask, self.positions, x.dtype)
         for layer in self.layers:
-            x = layer(x, bias)
+            x = layer(x, blocks)
         x = self.norm(x)
         summary = (x * mask[..., None]).sum(1) / source.lengths[:, None]
         return Bank(x, mask, summary)
@@ -89,17 +80,13 @@ class TransformerEncoder(Encoder):
 class EncoderLayer(nn.Module):
     """Self-attention, then a feed-forward layer."""
 
-    def __init__(self, blueprint: TransformerEncoderBlueprint) -> None:
+    def __init__(self, blueprint: LayersBlueprint, in_heads: InHeads | None = None) -> None:
         super().__init__()
-        width, dropout = blueprint.width, blueprint.dropout
-        self.self_attention = SelfAttention(width, blueprint.heads)
-        self.feed_forward = FeedForward(width, blueprint.inner, dropout)
-        self.around_self = Residual(width, blueprint.norm, dropout)
-        self.around_feed = Residual(width, blueprint.norm, dropout)
+        self.self_attention = blueprint.self_attention(in_heads)
+        self.feed_forward = blueprint.feed_forward()
+        self.around_self, self.around_feed = blueprint.residual(), blueprint.residual()
 
-    def forward(
-        self, x: Float[Tensor, "B S D"], bias: Float[Tensor, "B 1 1 S"]
-    ) -> Float[Tensor, "B S D"]:
+    def forward(self, x: Float[Tensor, "B S D"], blocks: Sequence[Block]) -> Float[Tensor, "B S D"]:
         """Apply both."""
-        x = self.around_self.leave(x, self.self_attention(self.around_self.enter(x), bias))
+        x = self.around_self.leave(x, self.self_attention(self.around_self.enter(x), blocks))
         return self.around_feed.leave(x, self.feed_forward(self.around_feed.enter(x)))
