@@ -16,7 +16,13 @@ from transduce.blueprint import Part
 from transduce.models.build import ModelBlueprint, build
 from transduce.models.interface import DecoderBlueprint, EncoderBlueprint
 from transduce.models.seq2seq import Seq2Seq
-from transduce.nn.attend import ConnectionBlueprint
+from transduce.nn.attend import (
+    ConnectionBlueprint,
+    GeneralAttentionBlueprint,
+    LocalMonotonicBlueprint,
+    LocalPredictiveBlueprint,
+    MultiHeadAttentionBlueprint,
+)
 from transduce.search import Beam, Greedy, SearchBlueprint
 from transduce.sequences import Sequences
 
@@ -26,7 +32,13 @@ CHOICES: dict[str, list[Any]] = {
     "cell": ["lstm", "gru"],
     "bidirectional": [True, False],
     "norm": ["pre", "post"],
-    "connection": [choice() for choice in ConnectionBlueprint.choices().values()],
+    "connection": [
+        *(choice() for choice in ConnectionBlueprint.choices().values()),
+        GeneralAttentionBlueprint(normaliser="sparsemax"),
+        GeneralAttentionBlueprint(normaliser="entmax15"),
+        GeneralAttentionBlueprint(window=LocalMonotonicBlueprint(reach=2)),
+        MultiHeadAttentionBlueprint(heads=2, window=LocalPredictiveBlueprint(reach=2)),
+    ],
 }
 SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best=3)]
 
@@ -45,9 +57,9 @@ def variants(slot: type[Part]) -> Iterator[Part]:
 
 def label(part: Part) -> str:
     """Name a part by what is not as usual about it."""
-    unusual = part.model_fields_set - {*TINY, "kind"}
+    unusual = sorted(part.model_fields_set - {*TINY, "kind"})
     values = [getattr(part, name) for name in unusual]
-    return "-".join([part.kind, *(v.kind if isinstance(v, Part) else str(v) for v in values)])
+    return "-".join([part.kind, *(label(v) if isinstance(v, Part) else str(v) for v in values)])
 
 
 ENCODERS = {label(part): part for part in variants(EncoderBlueprint)}
@@ -78,10 +90,12 @@ def case(encoder: str, decoder: str, number: int, symbols: int, longest: int) ->
 
 
 def pairs(every: bool) -> pytest.MarkDecorator:
-    """Run a test for every pair of parts, or for each part with the first of its counterparts."""
-    first = next(iter(ENCODERS)), next(iter(DECODERS))
+    """Run a test for every part with the first of its counterparts, or with each kind of them."""
+    kinds = [next(iter(ENCODERS)), next(iter(DECODERS))]
+    if every:
+        kinds = [name for name in (*ENCODERS, *DECODERS) if "-" not in name]
     product = itertools.product(ENCODERS, DECODERS)
-    chosen = [pair for pair in product if every or first[0] == pair[0] or first[1] == pair[1]]
+    chosen = [pair for pair in product if pair[0] in kinds or pair[1] in kinds]
     ids = [" ".join(pair) for pair in chosen]
     return pytest.mark.parametrize(("encoder", "decoder"), chosen, ids=ids)
 

@@ -104,6 +104,7 @@ def test_decoder_equals_the_formulas() -> None:
     first = torch.tanh(decoder.bridge(bank.summary)).view(2, 2, WIDTH).transpose(0, 1).contiguous()
     states, _ = theirs(decoder.embedding(tokens), (first, torch.zeros_like(first)))
     assert isinstance(decoder.connection, GeneralAttention)
+    assert decoder.combine is not None
     scores = torch.einsum("btq,qd,bsd->bts", states, decoder.connection.key.weight, memory)
     attention = scores.softmax(-1)
     both = torch.cat([states, attention @ memory], -1)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readout
-from transduce.nn.attend import ConnectionBlueprint, GeneralAttentionBlueprint, Prepared
+from transduce.nn.attend import ConnectionBlueprint, GeneralAttentionBlueprint, Prepared, Trail
 from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
 from transduce.nn.recurrent import Cell, Hidden, Stack
@@ -44,6 +44,7 @@ class RecurrentState(NamedTuple):
 
     hidden: Hidden
     source: Prepared
+    trail: Trail
 
 
 class RecurrentDecoder(Decoder[RecurrentState]):
@@ -63,7 +64,8 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         )
         self.bridge = nn.Linear(memory, blueprint.layers * width)
         self.connection = blueprint.connection.build(width, memory)
-        self.combine = nn.Linear(width + memory, width)
+        context = self.connection.context_width(memory)
+        self.combine = nn.Linear(width + context, width) if context else None
         self.attention = Tap("source attention")
         self.dropout = Dropout(blueprint.dropout)
 
@@ -74,7 +76,8 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         first = first.repeat_interleave(width, 0)
         cell = torch.zeros_like(first) if self.stack.cell == "lstm" else first[:, :, :0]
         prepared = self.connection.prepare(bank.states, bank.mask, bank.summary)
-        return RecurrentState(Hidden(first, cell), prepared)
+        trail = self.connection.begin(prepared, len(first))
+        return RecurrentState(Hidden(first, cell), prepared, trail)
 
     def extend(
         self, tokens: Int[Tensor, "N T"], state: RecurrentState
@@ -82,8 +85,12 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         """Read T more tokens in every row."""
         states, hidden = self.stack(self.dropout(self.embedding(tokens)), state.hidden)
         states = self.dropout(states)
-        context, attention = self.connection(states, state.source)
+        context, attention, trail = self.connection(states, state.source, state.trail)
         if attention is not None:
             attention = self.attention(attention)
-        features = torch.tanh(self.combine(torch.cat([states, context.to(states.dtype)], -1)))
-        return Readout(self.dropout(features), attention), RecurrentState(hidden, state.source)
+        features = states
+        if self.combine is not None:
+            features = torch.tanh(self.combine(torch.cat([states, context.to(states.dtype)], -1)))
+        return Readout(self.dropout(features), attention), RecurrentState(
+            hidden, state.source, trail
+        )
