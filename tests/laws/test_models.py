@@ -14,13 +14,18 @@ from torch import Tensor
 from transduce import testing
 from transduce.blueprint import Part
 from transduce.models.build import ModelBlueprint, build
+from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
+from transduce.models.encoders.recurrent import RecurrentEncoderBlueprint
 from transduce.models.interface import DecoderBlueprint, EncoderBlueprint
 from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.attend import (
     ConnectionBlueprint,
+    CoverageAttentionBlueprint,
+    FixedContextBlueprint,
     GeneralAttentionBlueprint,
     LocalMonotonicBlueprint,
     LocalPredictiveBlueprint,
+    LocationAwareAttentionBlueprint,
     MultiHeadAttentionBlueprint,
 )
 from transduce.search import Beam, Greedy, SearchBlueprint
@@ -28,15 +33,23 @@ from transduce.sequences import Sequences
 
 BOS, EOS = 1, 2
 TINY = {"embedding": 6, "width": 8, "inner": 12, "heads": 2, "layers": 2}
+LOCAL = LocalMonotonicBlueprint(reach=2)
 CHOICES: dict[str, list[Any]] = {
-    "cell": ["lstm", "gru"],
-    "bidirectional": [True, False],
+    "cell": ["lstm", "gru", "tanh", "relu"],
+    "order": ["before"],
+    "input_feeding": [True],
+    "context_gate": ["source", "target", "both"],
+    "bottleneck": [3],
+    "residual": [True],
     "norm": ["pre", "post"],
+    "normalised": [True],
+    "variational": [True],
+    "bidirectional": [True, False],
     "connection": [
         *(choice() for choice in ConnectionBlueprint.choices().values()),
         GeneralAttentionBlueprint(normaliser="sparsemax"),
         GeneralAttentionBlueprint(normaliser="entmax15"),
-        GeneralAttentionBlueprint(window=LocalMonotonicBlueprint(reach=2)),
+        GeneralAttentionBlueprint(window=LOCAL),
         MultiHeadAttentionBlueprint(heads=2, window=LocalPredictiveBlueprint(reach=2)),
     ],
 }
@@ -62,8 +75,26 @@ def label(part: Part) -> str:
     return "-".join([part.kind, *(label(v) if isinstance(v, Part) else str(v) for v in values)])
 
 
-ENCODERS = {label(part): part for part in variants(EncoderBlueprint)}
-DECODERS = {label(part): part for part in variants(DecoderBlueprint)}
+FURTHER: list[Part] = [
+    RecurrentEncoderBlueprint(bidirectional=False, reverse=True, embedding=6, width=8, layers=2),
+    *(
+        RecurrentDecoderBlueprint(embedding=6, width=8, layers=2, input_feeding=True, **facts)
+        for facts in (
+            {"order": "before", "cell": "gru"},
+            {"order": "before", "connection": FixedContextBlueprint(), "cell": "relu"},
+            {"order": "before", "connection": CoverageAttentionBlueprint(), "residual": True},
+            {"connection": LocationAwareAttentionBlueprint(window=LOCAL), "normalised": True},
+            {"context_gate": "both", "connection": FixedContextBlueprint()},
+        )
+    ),
+    RecurrentDecoderBlueprint(
+        embedding=6, width=8, order="before", connection=FixedContextBlueprint(), bottleneck=3
+    ),
+]
+
+
+ENCODERS = {label(part): part for part in (*variants(EncoderBlueprint), *FURTHER[:1])}
+DECODERS = {label(part): part for part in (*variants(DecoderBlueprint), *FURTHER[1:])}
 
 
 class Case(NamedTuple):
@@ -80,8 +111,9 @@ def case(encoder: str, decoder: str, number: int, symbols: int, longest: int) ->
     blueprint = ModelBlueprint.model_validate(parts)
     model = build(blueprint, {"source": symbols, "target": symbols}).eval()
     with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(3 if weight.dim() > 1 else 1)
+        for name, weight in model.named_parameters():
+            explodes = "weight_hh" in name and "relu" in encoder + decoder
+            weight.mul_(3 if weight.dim() > 1 and not explodes else 1)
     lengths = torch.randint(0, 12, (number,)).tolist()
     end = torch.tensor([EOS])
     rows = [torch.cat([torch.randint(3, symbols, (length,)), end]) for length in lengths]

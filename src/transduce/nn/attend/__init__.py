@@ -32,6 +32,13 @@ from transduce.nn.attend.focus import (
 )
 from transduce.nn.attend.multihead import MultiHeadAttention, MultiHeadAttentionBlueprint
 from transduce.nn.attend.normalise import entmax15, masked_softmax, sparsemax
+from transduce.nn.attend.remember import (
+    CoverageAttention,
+    CoverageAttentionBlueprint,
+    LocationAwareAttention,
+    LocationAwareAttentionBlueprint,
+    RememberingAttention,
+)
 from transduce.nn.attend.scores import (
     AdditiveAttention,
     AdditiveAttentionBlueprint,
@@ -56,6 +63,8 @@ __all__ = [
     "AttentionBlueprint",
     "Connection",
     "ConnectionBlueprint",
+    "CoverageAttention",
+    "CoverageAttentionBlueprint",
     "DotAttention",
     "DotAttentionBlueprint",
     "FixedContext",
@@ -73,12 +82,15 @@ __all__ = [
     "LocalPredictiveBlueprint",
     "LocationAttention",
     "LocationAttentionBlueprint",
+    "LocationAwareAttention",
+    "LocationAwareAttentionBlueprint",
     "MultiHeadAttention",
     "MultiHeadAttentionBlueprint",
     "Normaliser",
     "PerceptronAttention",
     "PerceptronAttentionBlueprint",
     "Prepared",
+    "RememberingAttention",
     "ScaledDotAttention",
     "ScaledDotAttentionBlueprint",
     "Trail",
