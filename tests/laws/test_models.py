@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -70,9 +70,19 @@ def variants(slot: type[Part]) -> Iterator[Part]:
 
 def label(part: Part) -> str:
     """Name a part by what is not as usual about it."""
-    unusual = sorted(part.model_fields_set - {*TINY, "kind"})
-    values = [getattr(part, name) for name in unusual]
-    return "-".join([part.kind, *(label(v) if isinstance(v, Part) else str(v) for v in values)])
+    words = [part.kind]
+    for name in sorted(part.model_fields_set - {*TINY, "kind"}):
+        value = getattr(part, name)
+        said = {True: name, False: f"not {name}"} if isinstance(value, bool) else {}
+        words.append(label(value) if isinstance(value, Part) else said.get(value, str(value)))
+    return "-".join(words)
+
+
+def named(parts: Iterable[Part]) -> dict[str, Any]:
+    """Return the parts by their labels, which differ."""
+    listed = [(label(part), part) for part in parts]
+    assert len(dict(listed)) == len(listed)
+    return dict(listed)
 
 
 FURTHER: list[Part] = [
@@ -93,8 +103,8 @@ FURTHER: list[Part] = [
 ]
 
 
-ENCODERS = {label(part): part for part in (*variants(EncoderBlueprint), *FURTHER[:1])}
-DECODERS = {label(part): part for part in (*variants(DecoderBlueprint), *FURTHER[1:])}
+ENCODERS = named([*variants(EncoderBlueprint), *FURTHER[:1]])
+DECODERS = named([*variants(DecoderBlueprint), *FURTHER[1:]])
 
 
 class Case(NamedTuple):
@@ -123,11 +133,10 @@ def case(encoder: str, decoder: str, number: int, symbols: int, longest: int) ->
 
 def pairs(every: bool) -> pytest.MarkDecorator:
     """Run a test for every part with the first of its counterparts, or with each kind of them."""
-    kinds = [next(iter(ENCODERS)), next(iter(DECODERS))]
-    if every:
-        kinds = [name for name in (*ENCODERS, *DECODERS) if "-" not in name]
+    usual = [[name for name in side if "-" not in name] for side in (ENCODERS, DECODERS)]
+    first, second = usual if every else (names[:1] for names in usual)
     product = itertools.product(ENCODERS, DECODERS)
-    chosen = [pair for pair in product if pair[0] in kinds or pair[1] in kinds]
+    chosen = [pair for pair in product if pair[0] in first or pair[1] in second]
     ids = [" ".join(pair) for pair in chosen]
     return pytest.mark.parametrize(("encoder", "decoder"), chosen, ids=ids)
 

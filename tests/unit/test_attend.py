@@ -119,11 +119,12 @@ def test_general_attention_joins_unequal_widths() -> None:
 
 
 def test_nothing_of_the_source_is_kept_beside_the_first_state() -> None:
-    part = InitialStateBlueprint().build(WIDTH, 3)
+    blueprint = InitialStateBlueprint()
+    part = blueprint.build(WIDTH, 3)
     source = part.prepare(torch.randn(2, POSITIONS, 3), MASK, torch.randn(2, 3))
     assert all(tensor.numel() <= 2 for tensor, _ in leaves(source))
     context, weights = attend(part, torch.randn(6, 4, WIDTH), source)
-    assert context.shape == (6, 4, part.context_width(3))
+    assert context.shape == (6, 4, blueprint.context_width(WIDTH, 3))
     assert weights is None
 
 

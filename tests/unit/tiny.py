@@ -20,6 +20,11 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
     "transformer": {"encoder": TRANSFORMER, "decoder": TRANSFORMER},
     "mixed": {"encoder": TRANSFORMER, "decoder": RECURRENT},
 }
+STEPWISE: Final = {
+    "encoder": RECURRENT | {"normalised": True, "layers": 2, "residual": True},
+    "decoder": RECURRENT
+    | {"input_feeding": True, "order": "before", "connection": "coverage", "bottleneck": 4},
+}
 FIXED: Final = {"encoder": RECURRENT, "decoder": RECURRENT | {"connection": "fixed"}}
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readout
 from transduce.nn.attend import (
-    Connection,
     ConnectionBlueprint,
     GeneralAttentionBlueprint,
     Prepared,
@@ -62,8 +61,7 @@ class RecurrentDecoderBlueprint(DecoderBlueprint):
         Raises:
             Problem: settings that need something of the source from a connection without any.
         """
-        connection = self.connection.build(self.width, memory)
-        if not connection.context_width(memory):
+        if not self.connection.context_width(self.width, memory):
             wanted = {
                 "order": self.order != "after",
                 "input_feeding": self.input_feeding,
@@ -75,7 +73,7 @@ class RecurrentDecoderBlueprint(DecoderBlueprint):
                     "leave it out or take another connection",
                     f"model.decoder.{name}",
                 )
-        return RecurrentDecoder(self, vocabulary, memory, connection)
+        return RecurrentDecoder(self, vocabulary, memory)
 
 
 class RecurrentState(NamedTuple):
@@ -96,19 +94,13 @@ class RecurrentDecoder(Decoder[RecurrentState]):
     only what has to wait is done in them. The fixed context is known ahead in either order.
     """
 
-    def __init__(
-        self,
-        blueprint: RecurrentDecoderBlueprint,
-        vocabulary: int,
-        memory: int,
-        connection: Connection,
-    ) -> None:
+    def __init__(self, blueprint: RecurrentDecoderBlueprint, vocabulary: int, memory: int) -> None:
         super().__init__()
-        width, context = blueprint.width, connection.context_width(memory)
+        width = blueprint.width
+        context = blueprint.connection.context_width(width, memory)
         self.width, self.depth = width, blueprint.layers
         self.before = blueprint.order == "before"
         self.feeds = blueprint.input_feeding
-        self.stepwise = self.feeds or (self.before and not connection.constant)
         style = Style(blueprint.residual, blueprint.normalised, blueprint.variational)
         inputs = blueprint.embedding + self.before * context + self.feeds * width
         self.embedding = TokenTable(vocabulary, blueprint.embedding)
@@ -120,7 +112,8 @@ class RecurrentDecoder(Decoder[RecurrentState]):
             nn.Sequential(nn.Linear(memory, narrow), nn.Linear(narrow, memory)) if narrow else None
         )
         self.bridge = nn.Linear(memory, blueprint.layers * width)
-        self.connection = connection
+        self.connection = blueprint.connection.build(width, memory)
+        self.stepwise = self.feeds or (self.before and not self.connection.constant)
         self.combine: nn.Linear | ContextGate | None = None
         if blueprint.context_gate != "none":
             gated: Gated = blueprint.context_gate

@@ -52,10 +52,6 @@ class Connection(nn.Module, ABC):
         """Return what it remembers before the first position."""
         return Trail()
 
-    def context_width(self, memory: int) -> int:
-        """Return the width of the context for encoder states of width ``memory``."""
-        return memory
-
     @abstractmethod
     def forward(
         self, query: Float[Tensor, "N T E"], source: Prepared, trail: Trail
@@ -69,6 +65,10 @@ class ConnectionBlueprint(Part):
     @abstractmethod
     def build(self, query: int, memory: int) -> Connection:
         """Make it for decoder states of width ``query`` and encoder states of width ``memory``."""
+
+    def context_width(self, query: int, memory: int) -> int:
+        """Return the width of what it brings to each position, for the same widths."""
+        return memory
 
 
 class FixedContext(Connection):
@@ -119,10 +119,6 @@ class InitialState(Connection):
         """Keep nothing but how many sources there are."""
         return Prepared(summary[:, None, :0], mask[:, :1])
 
-    def context_width(self, memory: int) -> int:
-        """Return 0."""
-        return 0
-
     def forward(
         self, query: Float[Tensor, "N T E"], source: Prepared, trail: Trail
     ) -> tuple[Float[Tensor, "N T 0"], None, Trail]:
@@ -138,3 +134,7 @@ class InitialStateBlueprint(ConnectionBlueprint):
     def build(self, query: int, memory: int) -> Connection:
         """Make it."""
         return InitialState()
+
+    def context_width(self, query: int, memory: int) -> int:
+        """Return that it brings nothing."""
+        return 0

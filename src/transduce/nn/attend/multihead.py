@@ -44,10 +44,6 @@ class MultiHeadAttention(Connection):
         """Return what has to be remembered of the positions before."""
         return self.focus.begin(rows, source.mask.device)
 
-    def context_width(self, memory: int) -> int:
-        """Return the width of all heads together."""
-        return self.width
-
     def split(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B H S d"]:
         """Separate the heads."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
@@ -85,3 +81,7 @@ class MultiHeadAttentionBlueprint(AttentionBlueprint):
                 "model.decoder.connection.heads",
             )
         return MultiHeadAttention(query, memory, self.heads, self.focus(query))
+
+    def context_width(self, query: int, memory: int) -> int:
+        """Return the width of all heads together."""
+        return query
