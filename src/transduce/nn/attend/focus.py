@@ -127,7 +127,8 @@ class LocalPredictive(Window):
         place: Int[Tensor, "B Q"] | None,
     ) -> Seen:
         """Hide what is far from the prediction and damp the rest."""
-        share = self.centre(torch.tanh(self.hidden(query))).float().sigmoid()
+        wish = self.centre(torch.tanh(self.hidden(query)))
+        share = wish.to(torch.promote_types(wish.dtype, torch.float32)).sigmoid()
         positions = torch.arange(mask.shape[-1], device=mask.device)
         distance = positions - share * mask.sum(-1, keepdim=True)
         damping = -2 * (distance / self.reach).square()  # a deviation of half the reach
