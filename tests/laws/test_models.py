@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,10 +14,21 @@ from torch import Tensor
 from transduce import testing
 from transduce.blueprint import Part
 from transduce.models.build import ModelBlueprint, build
+from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
+from transduce.models.encoders.recurrent import RecurrentEncoderBlueprint
 from transduce.models.interface import DecoderBlueprint, EncoderBlueprint, HeadBlueprint
 from transduce.models.layers import LayersBlueprint
 from transduce.models.seq2seq import Seq2Seq
-from transduce.nn.attend import ConnectionBlueprint
+from transduce.nn.attend import (
+    ConnectionBlueprint,
+    CoverageAttentionBlueprint,
+    FixedContextBlueprint,
+    GeneralAttentionBlueprint,
+    LocalMonotonicBlueprint,
+    LocalPredictiveBlueprint,
+    LocationAwareAttentionBlueprint,
+    MultiHeadAttentionBlueprint,
+)
 from transduce.nn.positions import PositionsBlueprint
 from transduce.nn.similarity import SimilarityBlueprint
 from transduce.nn.span import WindowSpanBlueprint
@@ -26,19 +37,33 @@ from transduce.sequences import Sequences
 
 BOS, EOS = 1, 2
 TINY = {"embedding": 6, "width": 8, "inner": 12, "heads": 2, "layers": 2}
+LOCAL = LocalMonotonicBlueprint(reach=2)
 CHOICES: dict[str, list[Any]] = {
-    "cell": ["lstm", "gru"],
-    "bidirectional": [True, False],
     "key_value_heads": [None, 1],
     "similarity": [choice() for choice in SimilarityBlueprint.choices().values()],
     "span": [WindowSpanBlueprint(reach=1), WindowSpanBlueprint(reach=2, everywhere=1)],
-    "norm": ["pre", "post"],
     "kernel": [5],
     "new_words": [2],
     "normalisation": ["layer", "rms"],
     "activation": ["relu", "gelu", "swiglu"],
-    "connection": [choice() for choice in ConnectionBlueprint.choices().values()],
     "positions": [choice() for choice in PositionsBlueprint.choices().values()],
+    "cell": ["lstm", "gru", "tanh", "relu"],
+    "order": ["before"],
+    "input_feeding": [True],
+    "context_gate": ["source", "target", "both"],
+    "bottleneck": [3],
+    "residual": [True],
+    "norm": ["pre", "post"],
+    "normalised": [True],
+    "variational": [True],
+    "bidirectional": [True, False],
+    "connection": [
+        *(choice() for choice in ConnectionBlueprint.choices().values()),
+        GeneralAttentionBlueprint(normaliser="sparsemax"),
+        GeneralAttentionBlueprint(normaliser="entmax15"),
+        GeneralAttentionBlueprint(window=LOCAL),
+        MultiHeadAttentionBlueprint(heads=2, window=LocalPredictiveBlueprint(reach=2)),
+    ],
 }
 SAME_LAYERS = {"HybridEncoderBlueprint"}  # as the Transformer's, whose choices are turned
 SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best=3)]
@@ -59,14 +84,42 @@ def variants(slot: type[Part]) -> Iterator[Part]:
 
 def label(part: Part) -> str:
     """Name a part by what is not as usual about it."""
-    unusual = part.model_fields_set - {*TINY, "kind"}
-    values = [getattr(part, name) for name in type(part).model_fields if name in unusual]
-    return "-".join([part.kind, *(label(v) if isinstance(v, Part) else str(v) for v in values)])
+    words = [part.kind]
+    for name in sorted(part.model_fields_set - {*TINY, "kind"}):
+        value = getattr(part, name)
+        said = {True: name, False: f"not {name}"} if isinstance(value, bool) else {}
+        words.append(label(value) if isinstance(value, Part) else said.get(value, str(value)))
+    return "-".join(words)
 
 
-ENCODERS = {label(part): part for part in variants(EncoderBlueprint)}
-DECODERS = {label(part): part for part in variants(DecoderBlueprint)}
-HEADS = {label(part): part for part in variants(HeadBlueprint)}
+def named(parts: Iterable[Part]) -> dict[str, Any]:
+    """Return the parts by their labels, which differ."""
+    listed = [(label(part), part) for part in parts]
+    assert len(dict(listed)) == len(listed)
+    return dict(listed)
+
+
+FURTHER: list[Part] = [
+    RecurrentEncoderBlueprint(bidirectional=False, reverse=True, embedding=6, width=8, layers=2),
+    *(
+        RecurrentDecoderBlueprint(embedding=6, width=8, layers=2, input_feeding=True, **facts)
+        for facts in (
+            {"order": "before", "cell": "gru"},
+            {"order": "before", "connection": FixedContextBlueprint(), "cell": "relu"},
+            {"order": "before", "connection": CoverageAttentionBlueprint(), "residual": True},
+            {"connection": LocationAwareAttentionBlueprint(window=LOCAL), "normalised": True},
+            {"context_gate": "both", "connection": FixedContextBlueprint()},
+        )
+    ),
+    RecurrentDecoderBlueprint(
+        embedding=6, width=8, order="before", connection=FixedContextBlueprint(), bottleneck=3
+    ),
+]
+
+
+ENCODERS = named([*variants(EncoderBlueprint), *FURTHER[:1]])
+DECODERS = named([*variants(DecoderBlueprint), *FURTHER[1:]])
+HEADS = named(variants(HeadBlueprint))
 
 
 class Case(NamedTuple):
@@ -87,9 +140,10 @@ def case(
     with torch.no_grad():
         for part in (*model.encoders.values(), model.decoder, model.head):
             # Gated convolutions have no norm: three times the weights would make chaos of them.
-            factor = 1 if "Convolutional" in type(part).__name__ else 3
-            for weight in part.parameters():
-                weight.mul_(factor if weight.dim() > 1 else 1)
+            convolves = "Convolutional" in type(part).__name__
+            for name, weight in part.named_parameters():
+                explodes = "weight_" in name and "relu" in encoder + decoder
+                weight.mul_(3 if weight.dim() > 1 and not (convolves or explodes) else 1)
     lengths = torch.randint(0, 12, (number,)).tolist()
     end = torch.tensor([EOS])
     symbols += model.head.slots
@@ -99,10 +153,11 @@ def case(
 
 
 def pairs(every: bool) -> pytest.MarkDecorator:
-    """Run a test for each part with every usual counterpart, or with the first one alone."""
-    usual = EncoderBlueprint.choices().keys() | DecoderBlueprint.choices().keys()
-    others = usual if every else {next(iter(ENCODERS)), next(iter(DECODERS))}
-    chosen = [pair for pair in itertools.product(ENCODERS, DECODERS) if not others.isdisjoint(pair)]
+    """Run a test for every part with the first of its counterparts, or with each kind of them."""
+    usual = [[name for name in side if "-" not in name] for side in (ENCODERS, DECODERS)]
+    first, second = usual if every else (names[:1] for names in usual)
+    product = itertools.product(ENCODERS, DECODERS)
+    chosen = [pair for pair in product if pair[0] in first or pair[1] in second]
     ids = [" ".join(pair) for pair in chosen]
     return pytest.mark.parametrize(("encoder", "decoder"), chosen, ids=ids)
 

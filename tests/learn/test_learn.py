@@ -135,3 +135,8 @@ def test_a_transformer_encoder_teaches_a_recurrent_decoder() -> None:
 def test_one_vector_can_hold_a_short_string() -> None:
     """Without attention all that is known of the source passes through its summary."""
     assert accuracy(learn(RECURRENT | {"width": 128}, FIXED, "copy", 4), "copy", 4) >= BAR
+
+
+def test_what_is_fed_back_learns() -> None:
+    decoder = RECURRENT | {"input_feeding": True, "order": "before", "connection": "additive"}
+    assert accuracy(learn(RECURRENT, decoder, "reverse", 5), "reverse", 5) >= BAR

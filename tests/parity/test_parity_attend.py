@@ -65,7 +65,8 @@ def by_loops(score: Score, queries: Tensor, states: Tensor) -> tuple[Tensor, Ten
 
 def attend(part: Attention, queries: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
     mask = torch.arange(POSITIONS) < torch.tensor(LENGTHS)[:, None]
-    context, weights = part(queries, part.prepare(states, mask, states[:, 0]))
+    source = part.prepare(states, mask, states[:, 0])
+    context, weights, _ = part(queries, source, part.begin(source, len(queries)))
     return context, weights
 
 

@@ -10,7 +10,8 @@ from torch import nn
 from transduce.models.encoders.hybrid import HybridEncoderBlueprint
 from transduce.models.encoders.transformer import EncoderLayer
 from transduce.nn.layers import NormOrder
-from transduce.nn.recurrent import Bidirectional, Cell
+from transduce.nn.recurrent import Bidirectional
+from transduce.nn.steps import Cell
 from transduce.sequences import Sequences
 
 WIDTH, HEADS, INNER, DEPTH, VOCABULARY = 12, 3, 20, 2, 9

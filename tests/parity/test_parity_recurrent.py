@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
 from transduce.models.interface import Bank
 from transduce.nn.attend import GeneralAttention
-from transduce.nn.recurrent import Bidirectional, Cell, Hidden, Stack
+from transduce.nn.recurrent import Bidirectional, Hidden, Stack
+from transduce.nn.steps import Cell
 
 CELLS: tuple[Cell, ...] = ("lstm", "gru")
 LENGTHS = torch.tensor([7, 1, 4, 6])
@@ -104,6 +105,7 @@ def test_decoder_equals_the_formulas() -> None:
     first = torch.tanh(decoder.bridge(bank.summary)).view(2, 2, WIDTH).transpose(0, 1).contiguous()
     states, _ = theirs(decoder.embedding(tokens), (first, torch.zeros_like(first)))
     assert isinstance(decoder.connection, GeneralAttention)
+    assert isinstance(decoder.combine, nn.Linear)
     scores = torch.einsum("btq,qd,bsd->bts", states, decoder.connection.key.weight, memory)
     attention = scores.softmax(-1)
     both = torch.cat([states, attention @ memory], -1)

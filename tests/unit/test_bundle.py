@@ -38,10 +38,13 @@ def saved(path: Path, made: Bundle) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", tiny.MODELS)
+SAVED = tiny.MODELS | {"stepwise": tiny.STEPWISE}
+
+
+@pytest.mark.parametrize("name", SAVED)
 @pytest.mark.parametrize("joint", [False, True])
 def test_what_is_loaded_is_what_was_saved(tmp_path: Path, name: str, joint: bool) -> None:
-    made = tiny.bundle(tiny.MODELS[name], joint=joint, search={"kind": "beam", "width": 3})
+    made = tiny.bundle(SAVED[name], joint=joint, search={"kind": "beam", "width": 3})
     loaded = Bundle.load(saved(tmp_path / "model", made))
     assert loaded.blueprint == made.blueprint
     for side in ("source", "target"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,3 +127,34 @@ def test_tables_of_different_shape_cannot_be_one(embedding: int) -> None:
         f"model.tie: the embeddings of source (11, {embedding}) and target (13, 6) differ in "
         "shape, so they cannot be one; set text.joint: true and equal widths, or tie: output"
     )
+
+
+@pytest.mark.parametrize(
+    "asked", [{"order": "before"}, {"input_feeding": True}, {"context_gate": "both"}], ids=str
+)
+def test_nothing_can_be_made_of_a_context_that_is_not_there(asked: dict[str, Any]) -> None:
+    with pytest.raises(Problem) as caught:
+        make(LSTM, LSTM | asked | {"connection": "initial"})
+    assert caught.value.where == f"model.decoder.{next(iter(asked))}"
+    assert "'initial' brings nothing" in caught.value.what
+    make(LSTM, LSTM | asked | {"connection": "fixed"})
+
+
+def test_what_reads_both_ways_has_no_reverse() -> None:
+    with pytest.raises(Problem, match=r"model.encoder.reverse: .* reads from the end already"):
+        make(LSTM | {"reverse": True}, LSTM)
+    make(LSTM | {"reverse": True, "bidirectional": False}, LSTM)
+
+
+def test_all_that_passes_of_the_summary_passes_the_bottleneck() -> None:
+    model = make(LSTM, LSTM | {"bottleneck": 1, "connection": "fixed", "order": "before"}).eval()
+    decoder = model.decoder
+    bank = model.encode({"source": Sequences(torch.randint(0, 11, (1, 4)), torch.tensor([4]))})
+    ways = decoder.get_parameter("bottleneck.0.weight")[0]
+    summary = bank["source"].summary
+    aside = torch.randn_like(summary)
+    aside -= (aside @ ways)[:, None] * ways / ways.square().sum()
+    moved = {"source": replace(bank["source"], summary=summary + aside)}
+    tokens = torch.randint(0, 13, (1, 3))
+    found, wanted = decoder(tokens, moved).features, decoder(tokens, bank).features
+    torch.testing.assert_close(found, wanted)

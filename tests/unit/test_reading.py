@@ -64,9 +64,13 @@ def learning(model: Seq2Seq) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("work", [parallel, stepwise, learning])
-@pytest.mark.parametrize("name", tiny.MODELS)
-def test_watching_changes_nothing(name: str, work: Callable[[Seq2Seq], list[Tensor]]) -> None:
-    model = make(tiny.MODELS[name])
+@pytest.mark.parametrize(
+    "facts", [*tiny.MODELS.values(), tiny.STEPWISE], ids=[*tiny.MODELS, "steps"]
+)
+def test_watching_changes_nothing(
+    facts: dict[str, Any], work: Callable[[Seq2Seq], list[Tensor]]
+) -> None:
+    model = make(facts)
     unwatched = work(model)
     with watch(model, "source attention") as first, watch(model, "self-attention") as second:
         watched = work(model)

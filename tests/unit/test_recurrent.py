@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
-from transduce.nn.dropout import MaskPool, drawing_from
-from transduce.nn.recurrent import Bidirectional, Cell, Stack, layer
+from transduce.nn.dropout import MaskPool, RowDropout, drawing_from
+from transduce.nn.recurrent import Bidirectional, Stack, Style, layer
+from transduce.nn.steps import Cell
 
-CELLS: tuple[Cell, ...] = ("lstm", "gru")
+CELLS: tuple[Cell, ...] = get_args(Cell)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -50,8 +53,7 @@ def test_an_lstm_begins_by_remembering() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_each_gate_begins_orthogonal(cell: Cell) -> None:
-    weight = layer(cell, 3, 8).weight_hh_l0
-    assert isinstance(weight, torch.Tensor)
+    weight = layer(cell, 3, 8).get_parameter("weight_hh_l0")
     for gate in torch.split(weight, 8):
         torch.testing.assert_close(gate @ gate.T, torch.eye(8), atol=1e-5, rtol=0)
 
@@ -68,3 +70,47 @@ def test_dropout_lies_between_layers_and_not_before_the_first() -> None:
             kept = part.eval()(*arguments)
             first, second = (out[0] if isinstance(out, tuple) else out for out in (dropped, kept))
             assert torch.equal(first, second) != changes
+
+
+def test_units_that_rectify_begin_by_repeating_themselves() -> None:
+    assert torch.equal(layer("relu", 3, 4).get_parameter("weight_hh_l0"), torch.eye(4))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_variational_dropout_drops_the_same_at_every_position(cell: Cell, norm: bool) -> None:
+    torch.manual_seed(3)
+    drop, x = RowDropout(0.5), torch.randn(3, 7, 5)
+    zeros = drop(x) == 0
+    assert zeros.any()
+    assert not zeros.all()
+    assert (zeros == zeros[:, :1]).all()
+    held = drop.hold(x, 5)
+    found = torch.stack([held(position) for position in x.unbind(1)], 1) == 0
+    assert (found == found[:, :1]).all()
+    style = Style(norm=norm, variational=True)
+    stack = Stack(cell, 5, 6, 2, 0.5, style)
+    first, second = stack(x)[0], stack(x)[0]
+    assert not torch.equal(first, second)
+    stack.eval()
+    parts = [stack(part)[0] for part in (x, x)]
+    assert torch.equal(*parts)
+    if not norm:
+        plain = Stack(cell, 5, 6, 2, 0.5).eval()
+        plain.load_state_dict(stack.state_dict())
+        assert torch.equal(plain(x)[0], parts[0]), "out of training it is the fused layer"
+
+
+def test_the_mask_lies_on_the_recurrence_too() -> None:
+    """With the recurrence alone at work, a dropped unit is heard at no later step."""
+    stack = Stack("tanh", 2, 2, 1, 0.5, Style(variational=True))
+    with torch.no_grad():
+        for name, parameter in stack.named_parameters():
+            parameter.copy_(torch.eye(2) if "weight" in name else torch.zeros(2))
+    x = torch.zeros(40, 3, 2)
+    x[:, 0] = 1.0
+    out, _ = stack(x)
+    silent = out[:, 1] == 0
+    assert silent.any()
+    assert not silent.all()
+    assert torch.equal(out[:, 2] == 0, silent)

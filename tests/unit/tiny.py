@@ -23,6 +23,11 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
     "mixed": {"encoder": TRANSFORMER, "decoder": RECURRENT},
 }
 COPYING: Final = MODELS["recurrent"] | {"head": "pointer_generator"}
+STEPWISE: Final = {
+    "encoder": RECURRENT | {"normalised": True, "layers": 2, "residual": True},
+    "decoder": RECURRENT
+    | {"input_feeding": True, "order": "before", "connection": "coverage", "bottleneck": 4},
+}
 FIXED: Final = {"encoder": RECURRENT, "decoder": RECURRENT | {"connection": "fixed"}}
 
 

@@ -128,7 +128,7 @@ class PointerGenerator(Head):
         rows, count, width = features.shape
         query = fold(features, len(source.ids)) * width**-0.5
         scores = self.attention.score(query, source.keys).float()
-        weights = masked_softmax(scores, source.mask)
+        weights = masked_softmax(scores, source.mask[:, None])
         context = torch.bmm(weights, source.hints.float()[..., None])
         gate = self.gate(features).float() + context.view(rows, count, 1)
         return gate, self.copied(weights.view(rows, count, -1) * torch.sigmoid(-gate))

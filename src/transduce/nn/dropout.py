@@ -9,7 +9,7 @@ resumed run needs no saved random state.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -113,6 +113,34 @@ class Dropout(nn.Module):
             return F.dropout(x, self.rate)
         return pool.apply(x, self.rate)
 
+    def mask(self, x: Float[Tensor, "N *T E"], width: int) -> Float[Tensor, "N D"] | None:
+        """Return what all positions of these rows are multiplied with: nothing."""
+        return None
+
+    def hold(self, x: Float[Tensor, "N *T E"], width: int) -> Callable[[Tensor], Tensor]:
+        """Return what drops from these rows' positions, given one after the other."""
+        return self
+
     def extra_repr(self) -> str:
         """Show the rate when a model is printed."""
         return f"{self.rate}"
+
+
+class RowDropout(Dropout):
+    """One mask for each row, the same at all of its positions (Gal & Ghahramani 2016)."""
+
+    def forward(self, x: Float[Tensor, "N T D"]) -> Float[Tensor, "N T D"]:
+        """Drop, in training; return ``x`` otherwise."""
+        mask = self.mask(x, x.shape[-1])
+        return x if mask is None else x * mask[:, None]
+
+    def mask(self, x: Float[Tensor, "N *T E"], width: int) -> Float[Tensor, "N D"] | None:
+        """Draw what all positions of these rows are multiplied with; None out of training."""
+        if not self.training or self.rate == 0:
+            return None
+        return super().forward(x.new_ones(len(x), width))
+
+    def hold(self, x: Float[Tensor, "N *T E"], width: int) -> Callable[[Tensor], Tensor]:
+        """Return what drops from these rows' positions, given one after the other."""
+        mask = self.mask(x, width)
+        return lambda position: position if mask is None else position * mask

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transduce.models.interface import Bank, Decoder, DecoderBlueprint, Memory, Readout
-from transduce.nn.attend import DotAttention, Prepared
+from transduce.nn.attend import DotAttention, Prepared, Trail
 from transduce.nn.convolution import GatedConvolution, add, divide_gradient
 from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable, projection
@@ -117,6 +117,6 @@ class DecoderLayer(nn.Module):
         """Read T positions, of which the first sees P - T others."""
         x = self.convolution(x)
         query = add(self.query(x), embedded) * x.shape[-1] ** -0.5
-        context, weights = self.attend(query, source)
+        context, weights, _ = self.attend(query, source, Trail())
         self.weights(weights)
         return add(x, self.out(context))

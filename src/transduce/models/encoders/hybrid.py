@@ -10,8 +10,9 @@ from transduce.models.encoders.transformer import TransformerEncoder
 from transduce.models.interface import EncoderBlueprint
 from transduce.models.layers import LayersBlueprint
 from transduce.nn.positions import NoPositionsBlueprint, PositionsBlueprint
-from transduce.nn.recurrent import Bidirectional, Cell
+from transduce.nn.recurrent import Bidirectional
 from transduce.nn.span import FullSpan
+from transduce.nn.steps import Cell
 
 
 class HybridEncoderBlueprint(EncoderBlueprint, LayersBlueprint):
