@@ -108,6 +108,9 @@ def plain_search(net: plain.Plain, source: Tensor, hidden: Tensor, width: int) -
 def main() -> None:
     parser = common.arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="measured passes of each")
+    parser.add_argument(
+        "--quick", action="store_true", help="without the plain beam search: minutes a pass"
+    )
     options = parser.parse_args()
     common.need(options.data)
     if options.only:
@@ -122,11 +125,12 @@ def main() -> None:
         )
         return
     head = ["predicting", "tokens per CPU-s", "tokens/s", "tokens an answer", "peak RSS MB"]
+    names = NAMES[:-1] if options.quick else NAMES
     for name in [options.model] if options.model else common.MODELS:
         common.data(name, options.data)
         trained(name, options.data)
         rows = []
-        for competitor in common.take_turns(NAMES, ["--model", name], WARM, options.rounds):
+        for competitor in common.take_turns(names, ["--model", name], WARM, options.rounds):
             cpu, wall = competitor.measure()
             length = competitor.turns[0].tokens / SENTENCES
             cells = (f"{cpu:,.0f}", f"{wall:,.0f}", f"{length:.1f}", f"{competitor.peak:,}")
