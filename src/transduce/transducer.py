@@ -19,6 +19,7 @@ from transduce.bundle import Bundle, is_bundle
 from transduce.data.stream import by_length
 from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
+from transduce.nn.packed import pack
 from transduce.problem import Problem
 from transduce.search.beam import Beam
 from transduce.search.hypotheses import Hypotheses
@@ -26,6 +27,7 @@ from transduce.search.interface import SearchBlueprint
 from transduce.search.score import force
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS
+from transduce.train.memory import keep_freed_memory
 
 TOKENS = 8192  # positions of source in a batch, at most
 
@@ -103,7 +105,10 @@ class Transducer:
                 missing = "holds no trained model yet" if path.is_dir() else "no such folder"
                 raise Problem(f"{missing}; give the folder of a run or of a model", str(folder))
             path = path / "model"
-        return cls(Bundle.load(path), torch.device(device) if device else None)
+        loaded = cls(Bundle.load(path), torch.device(device) if device else None)
+        pack(loaded.model)
+        keep_freed_memory()
+        return loaded
 
     @overload
     def __call__(
