@@ -28,7 +28,7 @@ class Packed:
         """Whether such products exist here for this weight."""
         known = hasattr(torch.ops.mkldnn, "_linear_pointwise")
         plain = weight.device.type == "cpu" and weight.dtype == torch.float32
-        return known and plain and torch.backends.mkldnn.is_available()
+        return known and plain and torch._C._has_mkldnn
 
     def product(self, x: Float[Tensor, "*rows I"], bias: Tensor | None) -> Float[Tensor, "*rows O"]:
         """Return x W' + b."""
