@@ -24,6 +24,8 @@ from transduce.nn.relative import (
     RotaryBlueprint,
     ShawBlueprint,
     ShawInHeads,
+    TransformerXlBlueprint,
+    TransformerXlInHeads,
     slopes,
 )
 from transduce.nn.span import FullSpan
@@ -34,6 +36,7 @@ LENGTHS = torch.tensor([9, 5])
 PARTS: list[PositionsBlueprint] = [
     RotaryBlueprint(base=50),
     ShawBlueprint(clip=3),
+    TransformerXlBlueprint(),
     BucketsBlueprint(buckets=4, farthest=6),
     AlibiBlueprint(),
 ]
@@ -142,11 +145,26 @@ def weigh(
         assert isinstance(inside, ShawInHeads)
         row = max(-part.clip, min(part.clip, other - place)) + part.clip
         return query @ (key + inside.keys[row]) / DEEP**0.5, inside.vectors[row]
+    if isinstance(part, TransformerXlBlueprint):
+        inside = layer.attention.in_heads
+        assert isinstance(inside, TransformerXlInHeads)
+        return transformer_xl(inside, head, place - other, query, key) / DEEP**0.5, nothing
     score = query @ key / DEEP**0.5
     if isinstance(part, BucketsBlueprint):
         row = bucket_of_mesh_tensorflow(other - place, part.buckets, part.farthest, layer.one_way)
         return score + layer.positions.get_parameter("scores.weight")[row, head], nothing
     return score - abs(other - place) * slopes(HEADS)[head], nothing
+
+
+def transformer_xl(
+    inside: TransformerXlInHeads, head: int, distance: int, query: Vector, key: Vector
+) -> Tensor:
+    """Add the four terms of Dai 2019 (3.3), of a sinusoid that is made for this distance."""
+    angles = [distance / 10000 ** (2 * pair / WIDTH) for pair in range(WIDTH // 2)]
+    waves = [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+    relative = inside.maps[head] @ torch.tensor(waves, dtype=torch.float64)
+    content, place = inside.content_bias[head, 0], inside.place_bias[head, 0]
+    return query @ key + query @ relative + content @ key + place @ relative
 
 
 def each_part(test: Callable[..., None]) -> pytest.MarkDecorator:

@@ -28,6 +28,7 @@ from transduce.nn.relative import (
     BucketsBlueprint,
     RotaryBlueprint,
     ShawBlueprint,
+    TransformerXlBlueprint,
 )
 from transduce.nn.similarity import CosineBlueprint, DotBlueprint
 from transduce.nn.span import FullSpanBlueprint, WindowSpanBlueprint
@@ -49,6 +50,7 @@ PARTS = (
     LearnedPositionsBlueprint,
     RotaryBlueprint,
     ShawBlueprint,
+    TransformerXlBlueprint,
     BucketsBlueprint,
     AlibiBlueprint,
     DotBlueprint,

@@ -179,13 +179,13 @@ class MultiHead(nn.Module):
             query = query * query.shape[-1] ** -0.5
             scores = grouped_product(query, keys.transpose(2, 3))
             if relation is not None:
-                scores = scores + relation.scores(query)
+                scores = scores + relation.scores(query, keys)
             if bias is not None:
                 scores = scores + bias.to(scores.dtype)
             weights = self.weights(scores.softmax(-1, dtype=scores.dtype))
             mixed = grouped_product(weights, values)
             if relation is not None:
-                mixed = mixed + relation.values(weights)
+                mixed = relation.values(mixed, weights)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
