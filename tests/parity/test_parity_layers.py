@@ -102,7 +102,7 @@ def test_decoder_layer_equals_torch(order: NormOrder) -> None:
     nothing = torch.zeros(3, HEADS, 0, WIDTH // HEADS)
     past = GrowingKV(nothing, nothing)
     source = ours.cross_attention.prepare(states)
-    causal = past.causal(length, 5, x.dtype)
+    causal = everything(past.causal(length, 5, x.dtype))
     out, _ = ours(x, past, length, causal, source, padding_bias(MASK, x.dtype))
     ahead = torch.ones(5, 5, dtype=torch.bool).triu(1)
     expected = theirs(x, states, tgt_mask=ahead, memory_key_padding_mask=~MASK)

@@ -61,11 +61,8 @@ class Layer(nn.Module):
 
     def onwards(self, x: Tensor, past: KV, length: Tensor) -> tuple[Tensor, KV]:
         """Read a few more tokens as a decoder."""
-        count = x.shape[1]
-        place = past.place(length, count)
-        hidden = past.causal(length, count, x.dtype)
-        bias = self.positions.bias(hidden, place, torch.arange(past.slots(count))[None])
-        return self.attention.extend(x, past, length, bias)
+        blocks = FullSpan().onwards(past, length, x.shape[1], self.positions, x.dtype)
+        return self.attention.extend(x, past, length, blocks)
 
 
 def made(part: PositionsBlueprint, one_way: bool) -> Layer:
@@ -187,7 +184,7 @@ def test_an_encoder_layer_equals_the_formula(part: PositionsBlueprint) -> None:
 def empty(capacity: int | None) -> KV:
     shape = (ROWS, HEADS, capacity or 0, DEEP)
     kind = GrowingKV if capacity is None else FixedKV
-    return kind(*(torch.zeros(shape, dtype=torch.float64) for _ in range(2)))
+    return kind(torch.zeros(shape).double(), torch.zeros(shape).double())
 
 
 @each_part

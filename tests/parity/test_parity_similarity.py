@@ -74,7 +74,7 @@ def test_self_attention_equals_the_formula(part: SimilarityBlueprint, groups: in
     onwards = []
     for part_of_x in torch.split(x, [2, 1, 2], 1):
         hidden = past.causal(length, part_of_x.shape[1], x.dtype)
-        out, grown = ours.extend(part_of_x, past, length, hidden)
+        out, grown = ours.extend(part_of_x, past, length, everything(hidden))
         assert isinstance(grown, GrowingKV)
         past, length = grown, length + part_of_x.shape[1]
         onwards.append(out)

@@ -31,7 +31,7 @@ from transduce.nn.relative import (
     TransformerXlBlueprint,
 )
 from transduce.nn.similarity import CosineBlueprint, DotBlueprint
-from transduce.nn.span import FullSpanBlueprint, WindowSpanBlueprint
+from transduce.nn.span import FullSpanBlueprint, SegmentSpanBlueprint, WindowSpanBlueprint
 from transduce.problem import Problem
 
 PARTS = (
@@ -57,6 +57,7 @@ PARTS = (
     CosineBlueprint,
     FullSpanBlueprint,
     WindowSpanBlueprint,
+    SegmentSpanBlueprint,
 )
 
 
