@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readout
 from transduce.models.layers import LayersBlueprint
+from transduce.nn.cache import KV, CrossKV, FixedKV, GrowingKV, padding_bias
 from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
-from transduce.nn.multihead import KV, CrossKV, FixedKV, GrowingKV, padding_bias
+from transduce.nn.multihead import Block
 from transduce.nn.positions import InHeads
-from transduce.sequences import positions
+from transduce.nn.span import FullSpanBlueprint, PastSpanBlueprint
 from transduce.tree import PerSource
 
 
@@ -23,6 +25,8 @@ class TransformerDecoderBlueprint(DecoderBlueprint, LayersBlueprint):
     """Self-attention over the target so far and attention to the source."""
 
     kind: Literal["transformer"] = "transformer"
+    span: PastSpanBlueprint = FullSpanBlueprint()
+    """how far back self-attention looks"""
 
     def build(self, vocabulary: int, memory: int) -> TransformerDecoder:
         """Make the decoder."""
@@ -31,10 +35,10 @@ class TransformerDecoderBlueprint(DecoderBlueprint, LayersBlueprint):
 
 @dataclass(frozen=True)
 class Source(PerSource):
-    """The source as the layers see it: keys and values for each, and what hides its padding."""
+    """The source as the layers see it: keys and values for each, and which positions are real."""
 
     layers: tuple[CrossKV, ...]
-    bias: Float[Tensor, "B 1 1 S"]
+    mask: Bool[Tensor, "B S"]
 
 
 class TransformerState(NamedTuple):
@@ -55,6 +59,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         self.width, self.deep = blueprint.width, blueprint.width // blueprint.heads
         self.key_value_heads = blueprint.key_value_heads or blueprint.heads
         self.embedding = TokenTable(vocabulary, blueprint.width)
+        self.span = blueprint.span.build()
         self.positions = blueprint.make_positions("model.decoder", one_way=True)
         self.longest = self.positions.longest
         self.dropout = Dropout(blueprint.dropout)
@@ -78,9 +83,8 @@ class TransformerDecoder(Decoder[TransformerState]):
         cross = tuple(
             cast(DecoderLayer, layer).cross_attention.prepare(bank.states) for layer in self.layers
         )
-        bias = padding_bias(bank.mask, bank.states.dtype)
         length = torch.zeros(rows, dtype=torch.long, device=bank.states.device)
-        return TransformerState(length, past, Source(cross, bias))
+        return TransformerState(length, past, Source(cross, bank.mask.clone()))
 
     def extend(
         self, tokens: Int[Tensor, "N T"], state: TransformerState
@@ -90,17 +94,18 @@ class TransformerDecoder(Decoder[TransformerState]):
         Raises:
             Problem: they are more than there are positions.
         """
-        count, first = tokens.shape[1], state.past[0]
+        caches = [cache.settle(state.length) for cache in state.past]
+        count, first = tokens.shape[1], caches[0]
         slots, length = first.slots(count), state.length + count
         self.positions.admit(slots, length)
         place = first.place(state.length, count)
         x = self.dropout(self.positions(self.embedding(tokens), place))
-        hidden = first.causal(state.length, count, x.dtype)
-        bias = self.positions.bias(hidden, place, positions(slots, tokens.device))
-        past = []
-        for layer, before, source in zip(self.layers, state.past, state.source.layers, strict=True):
-            x, after = layer(x, before, state.length, bias, source, state.source.bias)
-            past.append(after)
+        blocks = self.span.onwards(first, state.length, count, self.positions, x.dtype)
+        padding = padding_bias(state.source.mask, x.dtype)
+        past, oldest = [], self.span.oldest(slots)
+        for layer, before, source in zip(self.layers, caches, state.source.layers, strict=True):
+            x, after = layer(x, before, state.length, blocks, source, padding)
+            past.append(after.forget(oldest))
         new = TransformerState(length, tuple(past), state.source)
         return Readout(self.norm(x)), new
 
@@ -124,12 +129,12 @@ class DecoderLayer(nn.Module):
         x: Float[Tensor, "N T D"],
         past: KV,
         length: Int[Tensor, "N"],
-        bias: Float[Tensor, "_ _ T P"] | None,
+        blocks: Sequence[Block],
         source: CrossKV,
         padding: Float[Tensor, "B 1 1 S"],
     ) -> tuple[Float[Tensor, "N T D"], KV]:
         """Apply all three to T more tokens."""
-        seen, past = self.self_attention.extend(self.around_self.enter(x), past, length, bias)
+        seen, past = self.self_attention.extend(self.around_self.enter(x), past, length, blocks)
         x = self.around_self.leave(x, seen)
         found = self.cross_attention(self.around_cross.enter(x), source, padding)
         x = self.around_cross.leave(x, found)
