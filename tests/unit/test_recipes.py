@@ -38,7 +38,7 @@ def conditions(made: Experiment) -> dict[str, Any]:
 @pytest.mark.parametrize("name", SETS)
 def test_all_is_equal_but_the_model_and_its_rate(name: str) -> None:
     first, *others = recipes(name).values()
-    assert len(others) >= 7
+    assert len(others) >= 8
     for other in others:
         assert conditions(other) == conditions(first)
 
