@@ -1,4 +1,4 @@
-"""What the benchmarks share: the data, the two models, and competitors that take turns."""
+"""What the benchmarks share: the data, the three models, and competitors that take turns."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ SYMBOLS = 8000
 MODELS = {
     "A": "A: Transformer 4+4, width 256, inner 1024, 4 heads, all embeddings tied",
     "B": "B: LSTM, encoder 2x256, decoder 512 with attention, embeddings 256",
+    "C": "C: B with input feeding",
 }
 
 
 def model(name: str) -> ModelBlueprint:
-    """Return the blueprint of model A or B; both drop 0.1."""
+    """Return the blueprint of model A, B or C; all drop 0.1."""
     if name == "A":
         return ModelBlueprint(
             encoder=TransformerEncoderBlueprint(dropout=0.1),
@@ -47,13 +48,13 @@ def model(name: str) -> ModelBlueprint:
         )
     return ModelBlueprint(
         encoder=RecurrentEncoderBlueprint(dropout=0.1),
-        decoder=RecurrentDecoderBlueprint(dropout=0.1),
+        decoder=RecurrentDecoderBlueprint(dropout=0.1, input_feeding=name == "C"),
         tie="none",
     )
 
 
 def experiment(name: str, **train: Any) -> Experiment:
-    """Return training of model A or B on Multi30k, English to German."""
+    """Return training of a model on Multi30k, English to German."""
     pair = [f"{{}}.{language}.gz" for language in ("en", "de")]
     corpora = {
         role: ParallelBlueprint(source=pair[0].format(file), target=pair[1].format(file))
@@ -171,7 +172,7 @@ def arguments(about: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--model", choices=["A", "B"], help="only this model")
+    parser.add_argument("--model", choices=list(MODELS), help="only this model")
     parser.add_argument("--threads", type=int, default=1, help="processor threads of each")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of Multi30k, raw")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # a competitor started by this script

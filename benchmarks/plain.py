@@ -1,4 +1,4 @@
-"""The two models as plain loops over torch.nn: what PyTorch gives with no toolkit around it."""
+"""The three models as plain loops over torch.nn: what PyTorch gives with no toolkit around it."""
 
 from __future__ import annotations
 
@@ -116,12 +116,40 @@ class PlainLstm(nn.Module):
         return self.out(self.attend(states[:, -1:], keys, values, hidden)[:, 0])
 
 
-Plain = PlainTransformer | PlainLstm
+class PlainFeeding(PlainLstm):
+    """Model C: the features of each step enter the next one, so steps are taken one by one."""
+
+    def __init__(self, symbols: int) -> None:
+        super().__init__(symbols)
+        self.decoder = nn.LSTMCell(256 + 512, 512)
+
+    def walk(self, embedded: Tensor, memory: tuple[Tensor, ...], hidden: Tensor) -> Tensor:
+        """Return the features of all steps."""
+        values, keys, first = memory
+        state, feed, features = (first, torch.zeros_like(first)), torch.zeros_like(first), []
+        for token in embedded.unbind(1):
+            state = self.decoder(torch.cat([token, feed], -1), state)
+            query = self.dropout(state[0])[:, None]
+            feed = self.dropout(self.attend(query, keys, values, hidden))[:, 0]
+            features.append(feed)
+        return torch.stack(features, 1)
+
+    def forward(self, source: Tensor, hidden: Tensor, inputs: Tensor) -> Tensor:
+        """Return logits; ``hidden`` is True on the padding of the source."""
+        embedded = self.dropout(self.target(inputs))
+        return self.out(self.walk(embedded, self.read(source, hidden), hidden))
+
+    def extend(self, prefix: Tensor, memory: tuple[Tensor, ...], hidden: Tensor) -> Tensor:
+        """Return the logits of what follows the whole prefix."""
+        return self.out(self.walk(self.target(prefix), memory, hidden)[:, -1])
+
+
+Plain = PlainTransformer | PlainLstm | PlainFeeding
 
 
 def build(name: str, symbols: int) -> Plain:
-    """Return model A or B."""
-    return PlainTransformer(symbols) if name == "A" else PlainLstm(symbols)
+    """Return model A, B or C."""
+    return {"A": PlainTransformer, "B": PlainLstm, "C": PlainFeeding}[name](symbols)
 
 
 def train(net: nn.Module, batches: Iterator[Batch], bf16: bool) -> Iterator[tuple[int, int, float]]:

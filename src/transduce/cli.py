@@ -32,6 +32,12 @@ Changes = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Changes to it, such as train.max_steps=1000."),
 ]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Folder that the paths of the data start from. [default: EXPERIMENT's]"
+    ),
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or of a model.")]
 SearchChanges = Annotated[
     list[str] | None,
@@ -106,12 +112,12 @@ def init(
 
 
 @app.command()
-def check(experiment: Config, changes: Changes = None) -> None:
+def check(experiment: Config, changes: Changes = None, data: DataFolder = None) -> None:
     """Say what training would find, and train nothing."""
     from transduce.recipe.check import check
     from transduce.train.progress import Show
 
-    typer.echo(check(_read(experiment, changes), experiment.parent, Show()))
+    typer.echo(check(_read(experiment, changes), data or experiment.parent, Show()))
 
 
 @app.command()
@@ -121,13 +127,15 @@ def train(
     run: Annotated[
         Path | None, typer.Option(help="Folder of the run. [default: runs/EXPERIMENT]")
     ] = None,
+    data: DataFolder = None,
 ) -> None:
     """Train a model, or go on where a run stopped."""
     from transduce.recipe import train
     from transduce.train.progress import Show
 
     folder = run or Path("runs", experiment.stem)
-    raise typer.Exit(train(_read(experiment, changes), experiment.parent, folder, Show()))
+    base = data or experiment.parent
+    raise typer.Exit(train(_read(experiment, changes), base, folder, Show()))
 
 
 def _read(path: Path, changes: Sequence[str] | None) -> Experiment:

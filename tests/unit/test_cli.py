@@ -117,6 +117,17 @@ def test_a_run_leaves_a_model_and_a_report(home: Path, transduce: Command) -> No
     assert "folders are as they were written" in transduce("verify runs/my").out
 
 
+def test_the_data_may_be_in_another_folder(home: Path, transduce: Command, tmp_path: Path) -> None:
+    settings = shutil.copy(home / "my.yaml", tmp_path)
+    changes = " ".join(TINY)
+    assert "no such file" in transduce(f"check {settings} {changes}").err
+    found = transduce(f"check {settings} --data {home} {changes}")
+    assert "nothing stands in the way" in found.out
+    trained = transduce(f"train {settings} --data {home} --run {tmp_path}/run {changes}")
+    assert trained.code == 0
+    assert (tmp_path / "run/model/weights.safetensors").is_file()
+
+
 def test_every_line_is_answered_by_a_line(home: Path, transduce: Command) -> None:
     answers = process(home, "predict", "runs/my", stdin=LINES)
     assert answers.count("\n") == 5
