@@ -40,7 +40,8 @@ SearchChanges = Annotated[
 Beam = Annotated[int | None, typer.Option(min=1, metavar="N", help="Beam search of this width.")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="Greedy search.")]
 Parts = Annotated[
-    list[Path] | None, typer.Option(metavar="FILE.py", help="Your own file with parts of it.")
+    list[Path] | None,
+    typer.Option(metavar="FILE.py", help="A file of your own that defines parts."),
 ]
 
 
@@ -228,9 +229,11 @@ def verify(run: Run) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(parts: Parts = None) -> None:
     """Print the JSON schema of configurations."""
-    from transduce.blueprint import schema
+    from transduce.blueprint import define, schema
     from transduce.experiment import Experiment
 
+    for path in parts or ():
+        define(path)
     typer.echo(json.dumps(schema(Experiment), indent=2))

@@ -156,6 +156,11 @@ def test_the_laws_hold_for_it(home: Path) -> None:
     subprocess.run([sys.executable, "-c", LAWS], cwd=home, check=True)
 
 
+def test_editors_learn_its_settings(home: Path) -> None:
+    schema, _ = transduce(home, "schema", "--parts", "my_attention.py")
+    assert "dimensions of the space in which distances are measured" in schema
+
+
 def test_the_slots_of_the_page_exist() -> None:
     names = re.findall(r"`(transduce\.[\w.]+)\.([A-Z]\w+)`", TEXT)
     assert len(names) > 10
@@ -208,3 +213,7 @@ def test_what_is_not_trusted_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "exp.yaml").write_text("parts: [own.py]\nmetrics: [mine]\n", encoding="utf-8")
     with pytest.raises(Problem, match=r"exp\.yaml:1: parts: this was made with parts from own.py"):
         read(tmp_path / "exp.yaml", Experiment)
+    for other in ("parts: [own.py]\nseed: x\n", "parts: [5]\nmetrics: [mine]\n"):
+        (tmp_path / "exp.yaml").write_text(other, encoding="utf-8")
+        with pytest.raises(Problem, match=r"exp\.yaml:\d: (seed|parts\.0): expected"):
+            read(tmp_path / "exp.yaml", Experiment)

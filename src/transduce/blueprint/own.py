@@ -64,7 +64,8 @@ def define(path: Path) -> None:
         _withdraw(module)
         if isinstance(error, Problem):
             raise
-        what = f"{type(error).__name__}: {getattr(error, 'msg', error)}"
+        said, *_ = str(getattr(error, "msg", error)).split("\n")
+        what = f"{type(error).__name__}: {said}"
         raise Problem(what, f"{path}:{_line(error, file.path)}") from error
 
 

@@ -74,7 +74,8 @@ def _validated(
         # By way of JSON, because there a list may fill a tuple and yet nothing else is converted.
         return kind.model_validate_json(json.dumps(document.data), strict=True)
     except ValidationError as error:
-        _check_parts(document)
+        if any(detail["type"] == "choice" for detail in error.errors()):
+            _check_parts(document)
         raise explain(error, kind, document) from None
 
 
@@ -92,9 +93,10 @@ def _define(document: yaml12.Document, base: Path) -> None:
 
 
 def _check_parts(document: yaml12.Document) -> None:
-    """Refuse what cannot be right because files that it was made with were not run."""
+    """Refuse a document with an unknown choice where files that it was made with were not run."""
     paths = yaml12.entry(document.data, "parts")
-    if missing := own.not_run(paths if isinstance(paths, list | dict) else []):
+    paths = paths if isinstance(paths, list | dict) else []
+    if missing := own.not_run(path for path in paths if isinstance(path, str)):
         raise Problem(
             f"this was made with parts from {', '.join(missing)}, and what a folder says is never "
             f"run unasked; name it: --parts {' --parts '.join(missing)}",
