@@ -7,16 +7,18 @@ the folder and refuses a folder of which one bit was changed.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from transduce import __version__, folder
-from transduce.blueprint import Blueprint, read
+from transduce.blueprint import Blueprint, own, read
 from transduce.models.build import ModelBlueprint, build
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
@@ -43,6 +45,8 @@ class BundleBlueprint(Blueprint):
     """one codec serves both sides"""
     longest: tuple[float, int]
     """the most target tokens: this many for each source token, and this many more"""
+    parts: Mapping[str, str] = Field({})
+    """files of parts that do not come with the package, and their SHA-256"""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Bundle:
     @classmethod
     def make(cls, blueprint: BundleBlueprint, codecs: Mapping[str, TextCodec]) -> Bundle:
         """Build the (untrained) model for the codecs."""
+        parts = own.files(blueprint)
+        blueprint = blueprint.model_copy(update={"parts": parts})
         sizes = {name: codec.size for name, codec in codecs.items()}
         return cls(blueprint, codecs, build(blueprint.model, sizes))
 
@@ -87,6 +93,11 @@ class Bundle:
             )
         blueprint = read(source / BLUEPRINT, BundleBlueprint)
         bundle = cls.make(blueprint, load_codecs(source, blueprint.joint))
+        if changed := set(bundle.blueprint.parts.values()) - set(blueprint.parts.values()):
+            found = [path for path, digest in bundle.blueprint.parts.items() if digest in changed]
+            warnings.warn(
+                f"{', '.join(found)}: not what it was when this model was trained", stacklevel=2
+            )
         load_tensors(bundle.model, read_weights(source / WEIGHTS), source / WEIGHTS)
         return bundle
 

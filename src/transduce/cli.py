@@ -45,6 +45,10 @@ SearchChanges = Annotated[
 ]
 Beam = Annotated[int | None, typer.Option(min=1, metavar="N", help="Beam search of this width.")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="Greedy search.")]
+Parts = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE.py", help="A file of your own that defines parts."),
+]
 
 
 def main() -> None:
@@ -145,7 +149,7 @@ def _read(path: Path, changes: Sequence[str] | None) -> Experiment:
     if path.suffix not in (".yaml", ".yml"):
         what = f"no configuration (.yaml); for data, first: transduce init {path} -o my.yaml"
         raise Problem(what, str(path))
-    return read(path, Experiment, changes or ())
+    return read(path, Experiment, changes or (), trusted=True)
 
 
 @app.command()
@@ -168,6 +172,7 @@ def predict(
     batch: Annotated[
         int, typer.Option(min=1, metavar="N", help="Lines to read before answering them.")
     ] = 4096,
+    parts: Parts = None,
 ) -> None:
     """Answer every line by a line, in order."""
     from transduce.recipe.use import predict, texts_of
@@ -183,7 +188,17 @@ def predict(
     if not files and sys.stdin.isatty():
         batch = 1
     changes = [*_search(beam, greedy), *changes]
-    for answer in predict(run, lines, changes, best=nbest, scores=scores, ahead=batch, show=Show()):
+    found = predict(
+        run,
+        lines,
+        changes,
+        parts=parts or (),
+        best=nbest,
+        scores=scores,
+        ahead=batch,
+        show=Show(),
+    )
+    for answer in found:
         typer.echo(answer.encode())
 
 
@@ -196,11 +211,12 @@ def evaluate(
     changes: SearchChanges = None,
     beam: Beam = None,
     greedy: Greedy = False,
+    parts: Parts = None,
 ) -> None:
     """Score a model on data with references."""
     from transduce.recipe.use import evaluate
 
-    for score in evaluate(run, data, [*_search(beam, greedy), *(changes or ())]):
+    for score in evaluate(run, data, [*_search(beam, greedy), *(changes or ())], parts or ()):
         typer.echo(str(score))
 
 
@@ -221,9 +237,11 @@ def verify(run: Run) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(parts: Parts = None) -> None:
     """Print the JSON schema of configurations."""
-    from transduce.blueprint import schema
+    from transduce.blueprint import define, schema
     from transduce.experiment import Experiment
 
+    for path in parts or ():
+        define(path)
     typer.echo(json.dumps(schema(Experiment), indent=2))

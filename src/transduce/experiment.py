@@ -96,6 +96,8 @@ class Experiment(Blueprint):
 
     seed: int = Field(1, ge=0)
     """decides all that is random"""
+    parts: tuple[str, ...] = ()
+    """Python files of your own that define further parts"""
     data: DataBlueprint
     """what to learn from"""
     text: TextBlueprint = TextBlueprint()

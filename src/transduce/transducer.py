@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transduce.blueprint import define
 from transduce.bundle import Bundle, is_bundle
 from transduce.data.stream import by_length
 from transduce.explain.reading import copying, source_attention
@@ -94,13 +95,20 @@ class Transducer:
         self.slots = bundle.blueprint.model.head.slots
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | None = None) -> Transducer:
+    def load(
+        cls, folder: str | Path, device: str | None = None, parts: Iterable[str | Path] = ()
+    ) -> Transducer:
         """Load a model folder, or the model of a run.
 
+        ``parts`` are the Python files that define parts of it which do not come with the package.
+        No other file is run.
+
         Raises:
-            Problem: there is none, or it is damaged.
+            Problem: there is none, it is damaged, or it has parts that nothing here defines.
         """
         path = Path(folder)
+        for file in parts:
+            define(Path(file))
         if not is_bundle(path):
             recover(path / "model")
             if not (path / "model").exists():

@@ -101,6 +101,8 @@ def dangerous(module: Module) -> Iterator[Finding]:
                 yield node, f"{called} can run code that was in a file"
             if called.endswith("import_module") and module.name != "transduce.problem":
                 yield node, "only transduce.problem.optional imports by name"
+            if called.endswith("exec_module") and module.name != "transduce.blueprint.own":
+                yield node, "only transduce.blueprint.own runs files, which a person named"
             if any(word.arg in {"allow_pickle", "shell"} for word in node.keywords):
                 yield node, f"{called} can run code"
 

@@ -29,6 +29,7 @@ from transduce.nn.attend import (
     LocalMonotonicBlueprint,
     LocalPredictiveBlueprint,
     LocationAwareAttentionBlueprint,
+    MonotonicAttentionBlueprint,
     MultiHeadAttentionBlueprint,
 )
 from transduce.nn.positions import PositionsBlueprint
@@ -127,6 +128,7 @@ FURTHER: list[Part] = [
             {"order": "before", "connection": FixedContextBlueprint(), "cell": "relu"},
             {"order": "before", "connection": CoverageAttentionBlueprint(), "residual": True},
             {"connection": LocationAwareAttentionBlueprint(window=LOCAL), "normalised": True},
+            {"connection": MonotonicAttentionBlueprint(), "order": "before"},
             {"context_gate": "both", "connection": FixedContextBlueprint()},
         )
     ),

@@ -33,6 +33,10 @@ TASKS: Final[dict[str, Callable[[Digits], Digits]]] = {
     "reverse": lambda digits: digits[::-1],
     "sort": sorted,
 }
+MONOTONIC: Final[dict[str, Callable[[Digits], Digits]]] = {
+    "double the even": lambda digits: [d for digit in digits for d in [digit] * (2 - digit % 2)],
+}
+ANSWERS: Final = TASKS | MONOTONIC
 RECURRENT: Final = {"kind": "recurrent", "embedding": 32, "width": 64, "dropout": 0.0}
 TRANSFORMER: Final = {
     "kind": "transformer",
@@ -76,7 +80,7 @@ def batches(task: str, longest: int) -> Stream:
     drawn, number = strings(SEED, longest, held_out=False), 0
     while True:
         rows = list(islice(drawn, ROWS))
-        answers = [TASKS[task](row) for row in rows]
+        answers = [ANSWERS[task](row) for row in rows]
         target = Sequences.stack([torch.tensor([BOS, *answer, EOS]) for answer in answers])
         number += 1
         yield Position(0, number), Batch({"source": sources(rows)}, target, torch.arange(ROWS))
@@ -86,13 +90,19 @@ def sources(rows: list[Digits]) -> Sequences:
     return Sequences.stack([torch.tensor([*row, EOS]) for row in rows])
 
 
-def learn(encoder: dict[str, Any], decoder: dict[str, Any], task: str, longest: int) -> Seq2Seq:
+def learn(
+    encoder: dict[str, Any],
+    decoder: dict[str, Any],
+    task: str,
+    longest: int,
+    rate: float = RATE,
+) -> Seq2Seq:
     """Train a tiny model."""
     torch.manual_seed(SEED)
     blueprint = ModelBlueprint.model_validate({"encoder": encoder, "decoder": decoder})
     model = build(blueprint, {"source": DIGITS.stop, "target": DIGITS.stop})
     optimiser = OptimiserBlueprint.model_validate(
-        {"rate": RATE, "schedule": {"kind": "cosine", "warmup": 50}}
+        {"rate": rate, "schedule": {"kind": "cosine", "warmup": 50}}
     )
     learner = Learner(model, CrossEntropyBlueprint(smoothing=0.0).build())
     state = TrainState(learner, optimiser.build(model), Position(0, 0))
@@ -115,7 +125,7 @@ def accuracy(model: Seq2Seq, task: str, longest: int) -> float:
     answers = zip(found.tokens[:, 0].tolist(), found.lengths[:, 0].tolist(), strict=True)
     right = 0
     for row, (tokens, size) in zip(rows, answers, strict=True):
-        right += tokens[:size] == [*TASKS[task](row), EOS]
+        right += tokens[:size] == [*ANSWERS[task](row), EOS]
     return right / len(rows)
 
 
@@ -141,3 +151,10 @@ def test_one_vector_can_hold_a_short_string() -> None:
 def test_what_is_fed_back_learns() -> None:
     decoder = RECURRENT | {"input_feeding": True, "order": "before", "connection": "additive"}
     assert accuracy(learn(RECURRENT, decoder, "reverse", 5), "reverse", 5) >= BAR
+
+
+@pytest.mark.parametrize("task", MONOTONIC)
+def test_hard_monotonic_attention_learns(task: str) -> None:
+    """What it learns from weights that are spread it does by weights of 0 and 1."""
+    decoder = RECURRENT | {"order": "before", "input_feeding": True, "connection": "monotonic"}
+    assert accuracy(learn(RECURRENT, decoder, task, 4, rate=1e-2), task, 4) >= BAR

@@ -38,7 +38,8 @@ def saved(path: Path, made: Bundle) -> Path:
     return path
 
 
-SAVED = tiny.MODELS | {"stepwise": tiny.STEPWISE}
+WALKING = {"encoder": tiny.RECURRENT, "decoder": tiny.RECURRENT | {"connection": "monotonic"}}
+SAVED = tiny.MODELS | {"stepwise": tiny.STEPWISE, "walking": WALKING}
 
 
 @pytest.mark.parametrize("name", SAVED)

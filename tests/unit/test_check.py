@@ -188,3 +188,9 @@ def test_texts_that_have_no_positions_are_found_before_training(
     )
     longer = learned.replace(str(most), "5")
     assert warnings(f"model.{side}={{kind: transformer, {sizes}, {longer}}}") == []
+
+
+def test_what_an_objective_lacks_is_said_before_training() -> None:
+    with pytest.raises(Problem, match=r"train\.objective: the coverage loss"):
+        found("train.objective=coverage", "model.decoder.connection=fixed")
+    found("train.objective=coverage")

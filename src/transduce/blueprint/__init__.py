@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from transduce.blueprint.own import define
 from transduce.blueprint.part import Blueprint, Part
 from transduce.blueprint.reading import override, parse, read
 from transduce.blueprint.writing import dump, schema
 
-__all__ = ["Blueprint", "Part", "dump", "override", "parse", "read", "schema"]
+__all__ = ["Blueprint", "Part", "define", "dump", "override", "parse", "read", "schema"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo
 from pydantic.annotated_handlers import GetJsonSchemaHandler
@@ -33,6 +33,8 @@ class Part(Blueprint, ABC):
     literal, and joins the slot by being defined, even after the slot was first used. Where the
     defaults suffice, the bare kind may stand for the part: ``attention: additive``.
     """
+
+    withdrawn: ClassVar[bool] = False  # no longer a choice: its file failed, or defined it anew
 
     if TYPE_CHECKING:
 
@@ -70,7 +72,7 @@ class Part(Blueprint, ABC):
     @classmethod
     def _parts(cls) -> Iterable[type[Part]]:
         for child in cls.__subclasses__():
-            if not child.is_slot():
+            if not (child.is_slot() or child.withdrawn):
                 yield child
             yield from child._parts()
 

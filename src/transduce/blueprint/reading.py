@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from transduce.blueprint import yaml12
+from transduce.blueprint import own, yaml12
 from transduce.blueprint.mistakes import explain, show
 from transduce.blueprint.part import Blueprint
 from transduce.blueprint.shape import annotation_at, blueprint_at, blueprints
@@ -19,28 +19,38 @@ from transduce.problem import Problem, nearest
 B = TypeVar("B", bound=Blueprint)
 
 
-def read(path: str | Path, kind: type[B], overrides: Sequence[str] = ()) -> B:
+def read(
+    path: str | Path, kind: type[B], overrides: Sequence[str] = (), *, trusted: bool = False
+) -> B:
     """Read a blueprint from a YAML file.
 
     Args:
         path: the file.
         kind: the blueprint that it holds.
         overrides: changes such as ``train.max_steps=1000``, the value written as in the file.
+        trusted: run the Python files that it names under ``parts``, seen from its own folder; else
+            they are a record, and what they define has to be known already.
 
     Raises:
         Problem: all mistakes, one a line, each with file, line, key and what to do.
     """
-    return parse(_text(Path(path)), kind, str(path), overrides)
+    document = _load(_text(Path(path)), str(path))
+    base = Path(path).resolve().parent
+    return _validated(document, kind, overrides, base if trusted else None)
 
 
 def parse(
     text: str, kind: type[B], name: str = "configuration", overrides: Sequence[str] = ()
 ) -> B:
     """Read a blueprint from YAML text, called ``name`` in errors; otherwise like ``read``."""
+    return _validated(_load(text, name), kind, overrides)
+
+
+def _load(text: str, name: str) -> yaml12.Document:
     document = yaml12.load(text, name)
     if document.data is None:
         document.data = {}
-    return _validated(document, kind, overrides)
+    return document
 
 
 def override(blueprint: B, overrides: Sequence[str]) -> B:
@@ -53,14 +63,45 @@ def override(blueprint: B, overrides: Sequence[str]) -> B:
     return _validated(document, type(blueprint), overrides)
 
 
-def _validated(document: yaml12.Document, kind: type[B], overrides: Sequence[str]) -> B:
+def _validated(
+    document: yaml12.Document, kind: type[B], overrides: Sequence[str], base: Path | None = None
+) -> B:
     for change in overrides:
         _override(document, kind, change)
+    if base is not None:
+        _define(document, base)
     try:
         # By way of JSON, because there a list may fill a tuple and yet nothing else is converted.
         return kind.model_validate_json(json.dumps(document.data), strict=True)
     except ValidationError as error:
+        if any(detail["type"] == "choice" for detail in error.errors()):
+            _check_parts(document)
         raise explain(error, kind, document) from None
+
+
+def _define(document: yaml12.Document, base: Path) -> None:
+    """Run the files under ``parts`` and write them down by their full path."""
+    paths = yaml12.entry(document.data, "parts")
+    for number, name in enumerate(paths if isinstance(paths, list) else []):
+        if isinstance(name, str):
+            path, place = base / name, document.place(("parts", number))
+            if not path.is_file():
+                what = f"there is no file {path}; paths are seen from the experiment's folder"
+                raise Problem(what, f"{place}: parts.{number}")
+            own.define(path)
+            paths[number] = str(path.resolve())
+
+
+def _check_parts(document: yaml12.Document) -> None:
+    """Refuse a document with an unknown choice where files that it was made with were not run."""
+    paths = yaml12.entry(document.data, "parts")
+    paths = paths if isinstance(paths, list | dict) else []
+    if missing := own.not_run(path for path in paths if isinstance(path, str)):
+        raise Problem(
+            f"this was made with parts from {', '.join(missing)}, and what a folder says is never "
+            f"run unasked; name it: --parts {' --parts '.join(missing)}",
+            f"{document.place(('parts',))}: parts",
+        )
 
 
 def _text(path: Path) -> str:

@@ -19,7 +19,8 @@ def source_attention(
 ) -> Float[Tensor, "B T S"] | None:
     """Return where the decoder looked at each position, averaged over its layers and heads.
 
-    None for a decoder that has no attention. Rows sum to 1 over the real source positions.
+    None for a decoder that has no attention. Rows sum to 1 over the real source positions (to
+    0 where monotonic attention has walked beyond them).
     """
     with watch(model, "source attention") as seen:
         model.decoder(model.readable(inputs.data), model.encode(sources))

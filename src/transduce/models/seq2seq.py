@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from transduce.models.interface import Decoder, Encoder, Head, Memory
+from transduce.models.interface import Decoder, Encoder, Head, Memory, Readout
 from transduce.sequences import Sequences
 
 UNK: Final = 0  # the unknown symbol, the same in every vocabulary
@@ -69,6 +69,11 @@ class Seq2Seq(nn.Module):
         out, after = self.decoder.extend(self.readable(tokens), state.decoder)
         return self.head(out, state.head), Seq2SeqState(after, state.head)
 
+    def read(self, sources: Mapping[str, Sequences], inputs: Sequences) -> tuple[Memory, Readout]:
+        """Read whole sources and targets (training); return what the head and a loss go by."""
+        memory = self.encode(sources)
+        return memory, self.decoder(self.readable(inputs.data), memory)
+
     def forward(
         self,
         sources: Mapping[str, Sequences],
@@ -77,6 +82,5 @@ class Seq2Seq(nn.Module):
         smoothing: float = 0.0,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the summed (smoothed loss, negative log-likelihood) of the labels (training)."""
-        memory = self.encode(sources)
-        out = self.decoder(self.readable(inputs.data), memory)
+        memory, out = self.read(sources, inputs)
         return self.head.loss(out, self.head.start(memory), labels, smoothing)

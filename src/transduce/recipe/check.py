@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from transduce.data.batch import Example
 from transduce.data.lines import Skipped
 from transduce.evaluate import evaluate
@@ -12,6 +14,7 @@ from transduce.experiment import Experiment
 from transduce.models.build import build
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, prepare
+from transduce.train.objective import Learner
 from transduce.train.progress import Show
 from transduce.train.track import tensorboard
 
@@ -34,6 +37,7 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
     sizes = {name: codec.size for name, codec in prepared.codecs.items()}
     model = build(experiment.model, sizes)
     check_lengths(model.longest, prepared)
+    _try(Learner(model, experiment.train.objective.build()), prepared)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     steps = experiment.train.max_steps
     tokens = int(prepared.counts["train"]["target_tokens"])
@@ -49,6 +53,12 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
         "nothing stands in the way of training",
     ]
     return "\n".join(line for line in lines if line)
+
+
+@torch.no_grad()
+def _try(learner: Learner, prepared: Prepared) -> None:
+    """Compute one loss, as an objective may ask for what a model does not have."""
+    learner(next(prepared.dev_batches()))
 
 
 def _corpus(name: str, prepared: Prepared) -> str:

@@ -52,6 +52,7 @@ def predict(
     lines: Iterable[str],
     changes: Sequence[str] = (),
     *,
+    parts: Sequence[Path] = (),
     best: int = 1,
     scores: bool = False,
     ahead: int = 4096,
@@ -59,14 +60,15 @@ def predict(
 ) -> Iterator[str]:
     """Yield one line for each line, in order; ``ahead`` lines are read, then answered.
 
-    With ``scores`` the score and a tab stand before the text. With ``best`` above 1 there are up to
-    that many answers, a line each, behind the number of the line that they answer and a tab. At
-    the end ``show`` is told which answers the length limit cut off.
+    ``parts`` are files of the user's own that define parts of the model. With ``scores`` the score
+    and a tab stand before the text. With ``best`` above 1 there are up to that many answers, a line
+    each, behind the number of the line that they answer and a tab. At the end ``show`` is told
+    which answers the length limit cut off.
 
     Raises:
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
-    model = Transducer.load(run)
+    model = Transducer.load(run, parts=parts)
     search = override(PredictBlueprint(search=model.search), changes).search
     results = model.predict(lines, search, alternatives=best - 1, ahead=ahead)
     cut: list[int] = []
@@ -108,16 +110,18 @@ def texts_of(source: BinaryIO | Path) -> Iterator[str]:
             ) from None
 
 
-def evaluate(run: Path, data: Sequence[Path], changes: Sequence[str] = ()) -> list[Score]:
+def evaluate(
+    run: Path, data: Sequence[Path], changes: Sequence[str] = (), parts: Sequence[Path] = ()
+) -> list[Score]:
     """Score a model on a table or on two parallel files; rows with the same source are references.
 
     The metrics are those of the run, or BLEU and chrF for a model without its run; perplexity is
-    always added.
+    always added. ``parts`` are files of the user's own that define parts of the model or metrics.
 
     Raises:
         Problem: there is no sound model, the data is faulty, or a change is no right one.
     """
-    model = Transducer.load(run)
+    model = Transducer.load(run, parts=parts)
     setting = EvaluateBlueprint(search=model.search)
     if (run / "experiment.yaml").exists():
         metrics = read(run / "experiment.yaml", Experiment).metrics

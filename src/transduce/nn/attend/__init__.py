@@ -30,6 +30,7 @@ from transduce.nn.attend.focus import (
     Window,
     WindowBlueprint,
 )
+from transduce.nn.attend.monotonic import MonotonicAttention, MonotonicAttentionBlueprint
 from transduce.nn.attend.multihead import MultiHeadAttention, MultiHeadAttentionBlueprint
 from transduce.nn.attend.normalise import entmax15, masked_softmax, sparsemax
 from transduce.nn.attend.remember import (
@@ -84,6 +85,8 @@ __all__ = [
     "LocationAttentionBlueprint",
     "LocationAwareAttention",
     "LocationAwareAttentionBlueprint",
+    "MonotonicAttention",
+    "MonotonicAttentionBlueprint",
     "MultiHeadAttention",
     "MultiHeadAttentionBlueprint",
     "Normaliser",

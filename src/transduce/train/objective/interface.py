@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from transduce.blueprint import Part
@@ -34,28 +33,6 @@ class ObjectiveBlueprint(Part):
     @abstractmethod
     def build(self) -> Objective:
         """Make it."""
-
-
-class CrossEntropy(NamedTuple):
-    """Teacher forcing (Williams & Zipser 1989) with label smoothing (Szegedy 2016)."""
-
-    smoothing: float
-
-    def __call__(self, model: Seq2Seq, batch: Batch) -> Loss:
-        """Score each label after the true tokens before it."""
-        return Loss(*model(batch.sources, batch.inputs, batch.labels, self.smoothing))
-
-
-class CrossEntropyBlueprint(ObjectiveBlueprint):
-    """Predict each token after the true ones before it."""
-
-    kind: Literal["cross_entropy"] = "cross_entropy"
-    smoothing: float = Field(0.1, ge=0, lt=1)
-    """probability taken from the true token and spread over all"""
-
-    def build(self) -> CrossEntropy:
-        """Make it."""
-        return CrossEntropy(self.smoothing)
 
 
 class Learner(nn.Module):
