@@ -15,6 +15,7 @@ from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
 from transduce.nn.multihead import KV, CrossKV, FixedKV, GrowingKV, padding_bias
 from transduce.nn.positions import InHeads
+from transduce.nn.recompute import recomputable
 from transduce.sequences import positions
 from transduce.tree import PerSource
 
@@ -99,7 +100,8 @@ class TransformerDecoder(Decoder[TransformerState]):
         bias = self.positions.bias(hidden, place, positions(slots, tokens.device))
         past = []
         for layer, before, source in zip(self.layers, state.past, state.source.layers, strict=True):
-            x, after = layer(x, before, state.length, bias, source, state.source.bias)
+            read = recomputable(layer)
+            x, after = read(x, before, state.length, bias, source, state.source.bias)
             past.append(after)
         new = TransformerState(length, tuple(past), state.source)
         return Readout(self.norm(x)), new
