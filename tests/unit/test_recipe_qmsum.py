@@ -1,4 +1,4 @@
-"""The recipes lead from the data of others to a model; a test is skipped where its data is not."""
+"""The recipe for QMSum leads from its files to a model, in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from transduce.blueprint import read
 from transduce.experiment import Experiment
 from transduce.models.build import build
 
-RECIPES: Final = Path(__file__).resolve().parents[2] / "recipes"
-EXPERIMENTS: Final = sorted(RECIPES.glob("*/*.yaml"))
-LENGTH, HEADS, FLOAT = 9000, 4, 4
+RECIPE: Final = Path(__file__).resolve().parents[2] / "recipes" / "qmsum"
+LENGTH, HEADS, BYTES = 9000, 4, 4  # words of a source, and what a table of attention would take
 QUICK: Final = (
     "data.test=null",
     *(f"model.{side}.{size}=16" for side in ("encoder", "decoder") for size in ("width", "inner")),
@@ -34,11 +33,9 @@ QUICK: Final = (
 )
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_a_recipe_is_an_experiment_that_can_be_built(path: Path) -> None:
-    experiment = read(path, Experiment)
+def test_its_model_can_be_built() -> None:
+    experiment = read(RECIPE / "qmsum.yaml", Experiment)
     build(experiment.model, {"source": 50, "target": 50})
-    assert "licence" in path.read_text(encoding="utf-8")
 
 
 def test_meetings_become_questions_with_answers(tmp_path: Path) -> None:
@@ -62,12 +59,12 @@ def test_meetings_become_questions_with_answers(tmp_path: Path) -> None:
 def test_whole_meetings_are_learned_from_in_little_memory(
     shared: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One table of full self-attention, for all heads, would not find room."""
-    most = LENGTH**2 * HEADS * FLOAT
+    """A table of full self-attention, for all heads, would not find room beside the rest."""
+    most = LENGTH**2 * HEADS * BYTES
     monkeypatch.setenv("TRANSDUCE_CACHE", str(tmp_path / "cache"))
     prepare(shared("qmsum"), tmp_path / "data", "--meetings", "1")
     experiment = tmp_path / "qmsum.yaml"
-    experiment.write_bytes((RECIPES / "qmsum" / "qmsum.yaml").read_bytes())
+    experiment.write_bytes((RECIPE / "qmsum.yaml").read_bytes())
     train = [sys.executable, "-m", "transduce", "train"]
     subprocess.run(
         [*train, experiment, "--run", tmp_path / "run", *QUICK],
@@ -82,5 +79,5 @@ def test_whole_meetings_are_learned_from_in_little_memory(
 
 def prepare(source: Path, target: Path, *options: str) -> None:
     """Run the recipe's script as its user does."""
-    script = RECIPES / "qmsum" / "prepare.py"
+    script = RECIPE / "prepare.py"
     subprocess.run([sys.executable, script, source, "--out", target, *options], check=True)
