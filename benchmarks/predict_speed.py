@@ -1,7 +1,7 @@
 """How fast prediction is on a CPU, beside plain loops over torch.nn in the same run.
 
 The first 256 sentences of Multi30k's test_2016_flickr in batches of 64, by models that each trained
-for 250 updates of 1024 tokens, so that answers have natural lengths. The competitors take turns,
+for 1,000 updates of 1,024 tokens, so that answers have natural lengths. The competitors take turns,
 a pass over the sentences each. The plain loops read the source once and the whole prefix at each
 step. Tokens are those of the answers, EOS included.
 """
@@ -25,7 +25,7 @@ from transduce.sequences import Sequences
 from transduce.train.progress import Show
 from transduce.transducer import Transducer
 
-SENTENCES, ROWS, UPDATES, TOKENS, LIMIT = 256, 64, 250, 1024, 60
+SENTENCES, ROWS, UPDATES, TOKENS, LIMIT = 256, 64, 1000, 1024, 60
 SEARCHES = {"greedy": 1, "beam 5": 5}
 NAMES = [f"{who} {search}" for search in SEARCHES for who in ("transduce", "torch.nn")]
 WARM = 1

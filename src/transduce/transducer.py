@@ -19,15 +19,19 @@ from transduce.bundle import Bundle, is_bundle
 from transduce.data.stream import by_length
 from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
+from transduce.nn.packed import pack
 from transduce.problem import Problem
 from transduce.search.beam import Beam
 from transduce.search.hypotheses import Hypotheses
-from transduce.search.interface import SearchBlueprint
+from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
+from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS
+from transduce.train.memory import keep_freed_memory
 
 TOKENS = 8192  # positions of source in a batch, at most
+REFILL = 4  # batches side by side, if a source has one row; where it has many, rows never get few
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,10 @@ class Transducer:
                 missing = "holds no trained model yet" if path.is_dir() else "no such folder"
                 raise Problem(f"{missing}; give the folder of a run or of a model", str(folder))
             path = path / "model"
-        return cls(Bundle.load(path), torch.device(device) if device else None)
+        loaded = cls(Bundle.load(path), torch.device(device) if device else None)
+        pack(loaded.model)
+        keep_freed_memory()
+        return loaded
 
     @overload
     def __call__(
@@ -232,13 +239,14 @@ class Transducer:
             self._read("source", first + index, lines[index], lines[index]) for index in asked
         ]
         lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
-        for batch in by_length(lengths, TOKENS, self.rows):
-            sources = Sequences.stack([torch.tensor(encoded[row]) for row in batch])
-            inputs = {"source": sources.to(self.device)}
-            prompt = torch.full((len(batch), 1), BOS, device=self.device)
-            limit = self.limit(inputs["source"].lengths)
-            found = search(self.model, self.model.encode(inputs), prompt, limit)
-            maps = self._maps(inputs, found) if attention else (None, None)
+        beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1
+        batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
+        sources = [
+            Sequences.stack([torch.tensor(encoded[row]) for row in batch]).to(self.device)
+            for batch in batches
+        ]
+        for batch, read, found in zip(batches, sources, self._found(search, sources), strict=True):
+            maps = self._maps({"source": read}, found) if attention else (None, None)
             for place, row in enumerate(batch):
                 source = self.source.reading(lines[asked[row]], self.slots)
                 pieces = tuple(source.pieces(encoded[row]))
@@ -256,6 +264,20 @@ class Transducer:
                     *(None if map is None else map[real].cpu().numpy() for map in maps),
                 )
         return [results[index] for index in range(len(lines))]
+
+    def _found(self, search: SearchBlueprint, sources: list[Sequences]) -> Iterator[Hypotheses]:
+        """Search; where sources are answered, those of the next batch take their places."""
+        batches = (
+            Batch(
+                self.model.encode({"source": read}),
+                torch.full((len(read.lengths), 1), BOS, device=self.device),
+                self.limit(read.lengths),
+            )
+            for read in sources
+        )
+        if isinstance(search, StepwiseSearch):
+            return answers(search, self.model, batches, self.rows)
+        return (search(self.model, *batch) for batch in batches)
 
     def _results(self, source: str, found: Hypotheses, row: int) -> list[Result]:
         """Turn the hypotheses of one source into results, best first."""

@@ -188,7 +188,7 @@ def test_trace_holds_every_hypothesis() -> None:
     trace = found.trace
     assert trace is not None
     for row, most in enumerate(given.limit.tolist()):
-        paths: dict[int, tuple[list[int], float]] = {0: ([], 0.0)}
+        paths: dict[int, tuple[list[int], float]] = {slot: ([], 0.0) for slot in range(4)}
         finished = []
         for step in range(min(most, len(trace.tokens))):
             candidates = []

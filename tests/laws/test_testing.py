@@ -106,6 +106,19 @@ class SharesStorage(Recurrent):
         return log_probs, (*after, after.hidden)
 
 
+class MarksPadding(Recurrent):
+    """Remembers what is padding, so that room made later counts as real."""
+
+    def encode(self, sources: Mapping[str, Sequences]) -> Vectors:
+        memory = super().encode(sources)
+        return Vectors(memory.states, ~memory.mask)
+
+    def extend(self, tokens: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        real = Vectors(state.memory.states, ~state.memory.mask)
+        log_probs, after = super().extend(tokens, state._replace(memory=real))
+        return log_probs, after._replace(memory=state.memory)
+
+
 @pytest.mark.parametrize(
     ("scorer", "law"),
     [
@@ -118,6 +131,7 @@ class SharesStorage(Recurrent):
         (SeesNeighbours(7), "batch mates"),
         (WritesInPlace(7), "persistent"),
         (SharesStorage(7), "storage"),
+        (MarksPadding(7), "join"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
 )
@@ -130,6 +144,7 @@ def test_every_law_is_checked(scorer: Scorer, law: str) -> None:
         "batch mates": testing.check_batch_mates,
         "persistent": testing.check_persistent,
         "storage": testing.check_no_shared_storage,
+        "join": testing.check_join,
     }[law]
     with pytest.raises(AssertionError, match=f"^{law}"):
         check(scorer, SOURCES, TOKENS)

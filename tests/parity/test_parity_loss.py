@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transduce.nn import loss as module
-from transduce.nn.loss import linear_cross_entropy, log_probabilities
+from transduce.nn.loss import linear_cross_entropy
 
 WIDTH, SYMBOLS = 8, 23
 
@@ -78,11 +78,3 @@ def test_huge_logits_neither_overflow_nor_lose_the_loss() -> None:
         features, weight, torch.zeros(3), torch.tensor([1, 0]), smoothing=0.0
     )
     assert total.item() == nll.item() == 3000.0
-
-
-def test_the_table_for_decoding_holds_the_same_scores() -> None:
-    features, weight, bias, labels = inputs(9)
-    table = log_probabilities(features, weight, bias)
-    torch.testing.assert_close(table.exp().sum(1), torch.ones(9))
-    _, nll = linear_cross_entropy(features, weight, bias, labels, 0.0)
-    torch.testing.assert_close(-table.gather(1, labels[:, None]).sum(), nll)

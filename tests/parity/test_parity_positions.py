@@ -61,7 +61,7 @@ class Layer(nn.Module):
         count = x.shape[1]
         place = past.place(length, count)
         hidden = past.causal(length, count, x.dtype)
-        bias = self.positions.bias(hidden, place, torch.arange(past.slots(count))[None])
+        bias = self.positions.bias(hidden, place, past.places(length, count))
         return self.attention.extend(x, past, length, bias)
 
 
@@ -168,8 +168,8 @@ def test_an_encoder_layer_equals_the_formula(part: PositionsBlueprint) -> None:
 
 def empty(capacity: int | None) -> KV:
     shape = (ROWS, HEADS, capacity or 0, DEEP)
-    kind = GrowingKV if capacity is None else FixedKV
-    return kind(*(torch.zeros(shape, dtype=torch.float64) for _ in range(2)))
+    keys, values = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
+    return GrowingKV(keys, values) if capacity is None else FixedKV(keys, values)
 
 
 @each_part

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from transduce.models.interface import Head, HeadBlueprint, Memory, Readout
-from transduce.nn.loss import linear_cross_entropy, log_probabilities
+from transduce.nn.loss import linear_cross_entropy
+from transduce.nn.packed import Linear, Packable
 from transduce.sequences import Sequences
 
 
@@ -23,13 +24,13 @@ class LinearHeadBlueprint(HeadBlueprint):
         return LinearHead(width, embedding, tied)
 
 
-class LinearHead(Head):
+class LinearHead(Head, Packable):
     """A linear map and a softmax; tied to the embeddings it is their table (Press & Wolf 2017)."""
 
     def __init__(self, width: int, embedding: nn.Embedding, tied: bool) -> None:
         super().__init__()
         symbols, narrow = embedding.num_embeddings, embedding.embedding_dim
-        self.project = nn.Linear(width, narrow) if tied and width != narrow else nn.Identity()
+        self.project = Linear(width, narrow) if tied and width != narrow else nn.Identity()
         self.bias = nn.Parameter(torch.zeros(symbols))
         self.weight = embedding.weight if tied else nn.Parameter(torch.empty(symbols, width))
         if not tied:
@@ -40,7 +41,7 @@ class LinearHead(Head):
 
     def forward(self, out: Readout, source: Any) -> Float[Tensor, "N T V"]:
         """Return log-probabilities."""
-        return log_probabilities(self.project(out.features), self.weight, self.bias)
+        return self.product(self.project(out.features), self.bias).float().log_softmax(-1)
 
     def loss(
         self, out: Readout, source: Any, labels: Sequences, smoothing: float

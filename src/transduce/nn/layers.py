@@ -11,15 +11,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transduce.nn.dropout import Dropout
+from transduce.nn.packed import Linear
 
 NormOrder = Literal["pre", "post"]
 Normalisation = Literal["layer", "rms"]
 Activation = Literal["relu", "gelu", "swiglu"]
 
 
-def projection(inputs: int, outputs: int) -> nn.Linear:
+def projection(inputs: int, outputs: int) -> Linear:
     """Return a linear map with Xavier's uniform weights (Glorot 2010)."""
-    layer = nn.Linear(inputs, outputs)
+    layer = Linear(inputs, outputs)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

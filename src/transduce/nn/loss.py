@@ -86,12 +86,3 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
     else:
         total += left @ right
-
-
-def log_probabilities(
-    features: Float[Tensor, "*rows D"],
-    weight: Float[Tensor, "V D"],
-    bias: Float[Tensor, "V"],
-) -> Float[Tensor, "*rows V"]:
-    """Return the same scores as a table, for decoding."""
-    return torch.nn.functional.linear(features, weight, bias).float().log_softmax(-1)

@@ -15,42 +15,72 @@ from transduce.nn.positions import InHeads, Relation
 from transduce.nn.similarity import Similarity
 from transduce.nn.tap import Tap
 from transduce.sequences import positions
-from transduce.tree import PerSource
+from transduce.tree import Joins, PerSource
 
 
 @dataclass(frozen=True)
-class GrowingKV:
-    """Keys and values of all tokens read so far; extending makes a new one (persistent)."""
+class GrowingKV(Joins):
+    """Keys and values of all tokens read so far; extending makes a new one (persistent).
+
+    Rows that have read different numbers of tokens end together: the shorter have room in front.
+    """
 
     keys: Float[Tensor, "N H P d"]
     values: Float[Tensor, "N H P d"]
+    ragged: bool = False  # whether any row has room in front
 
     def append(
         self, keys: Float[Tensor, "N H T d"], values: Float[Tensor, "N H T d"], _: Int[Tensor, "N"]
     ) -> GrowingKV:
         """Return the cache with T more tokens."""
         if self.keys.shape[2] == 0:
-            return GrowingKV(*own(keys, values))
-        return GrowingKV(torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2))
+            keys, values = own(keys, values)
+        else:
+            keys = torch.cat([self.keys, keys], 2)
+            values = torch.cat([self.values, values], 2)
+        return GrowingKV(keys, values, self.ragged)
 
-    def place(self, _: Int[Tensor, "N"], tokens: int) -> Int[Tensor, "1 T"]:
-        """Return where the next tokens stand: all rows have read as many."""
+    def join(self, others: Sequence[GrowingKV]) -> GrowingKV:
+        """Return the rows of all, with room in front of the shorter."""
+        parts = [self, *others]
+        longest = max(part.keys.shape[2] for part in parts)
+        ragged = any(part.ragged or part.keys.shape[2] < longest for part in parts)
+
+        def stack(columns: list[Tensor]) -> Tensor:
+            return torch.cat([F.pad(x, (0, 0, longest - x.shape[2], 0)) for x in columns])
+
+        keys, values = ([getattr(part, name) for part in parts] for name in ("keys", "values"))
+        return GrowingKV(stack(keys), stack(values), ragged)
+
+    def settle(self, length: Int[Tensor, "N"]) -> GrowingKV:
+        """Return the cache without room that no row of these lengths needs."""
+        if not self.ragged:
+            return self
+        shortest, longest = int(length.min()), int(length.max())
+        room = self.keys.shape[2] - longest
+        return GrowingKV(self.keys[:, :, room:], self.values[:, :, room:], shortest < longest)
+
+    def place(self, length: Int[Tensor, "N"], tokens: int) -> Int[Tensor, "_ T"]:
+        """Return where the next tokens stand."""
         past = self.keys.shape[2]
-        return positions(past + tokens, self.keys.device)[:, past:]
+        if self.ragged:
+            return length[:, None] + positions(tokens, length.device)
+        return positions(past + tokens, length.device)[:, past:]
 
-    def slots(self, tokens: int) -> int:
-        """Return the number of keys that the next tokens look at, hidden ones included."""
-        return self.keys.shape[2] + tokens
+    def places(self, length: Int[Tensor, "N"], tokens: int) -> Int[Tensor, "_ P"]:
+        """Return where all keys stand that the next tokens look at; room is before the first."""
+        past = self.keys.shape[2]
+        slots = positions(past + tokens, length.device)
+        return slots - (past - length[:, None]) if self.ragged else slots
 
     def causal(
-        self, _: Int[Tensor, "N"], tokens: int, dtype: torch.dtype
-    ) -> Float[Tensor, "1 1 T P"] | None:
-        """Return the bias that hides later tokens from each next one; None: all are seen."""
-        if tokens == 1:
+        self, length: Int[Tensor, "N"], tokens: int, dtype: torch.dtype
+    ) -> Float[Tensor, "_ 1 T P"] | None:
+        """Return the bias that hides later tokens, and room; None: all are seen."""
+        if tokens == 1 and not self.ragged:
             return None
-        past, device = self.keys.shape[2], self.keys.device
-        ahead = torch.ones(tokens, past + tokens, dtype=torch.bool, device=device).triu(past + 1)
-        return hide(ahead, dtype)[None, None]
+        place, keys = self.place(length, tokens)[:, :, None], self.places(length, tokens)[:, None]
+        return hide((keys > place) | (keys < 0), dtype)[:, None]
 
 
 @dataclass(frozen=True)
@@ -78,9 +108,13 @@ class FixedKV:
         """Return where the next tokens stand, behind the first ``length`` of each row."""
         return length[:, None] + positions(tokens, length.device)
 
-    def slots(self, _: int) -> int:
-        """Return the number of keys that the next tokens look at, hidden ones included."""
-        return self.keys.shape[2]
+    def settle(self, _: Int[Tensor, "N"]) -> FixedKV:
+        """Return the cache: its room is fixed."""
+        return self
+
+    def places(self, length: Int[Tensor, "N"], _: int) -> Int[Tensor, "1 C"]:
+        """Return where all keys stand that the next tokens look at, written or not."""
+        return positions(self.keys.shape[2], length.device)
 
     def causal(
         self, length: Int[Tensor, "N"], tokens: int, dtype: torch.dtype
@@ -252,7 +286,7 @@ class SelfAttention(MultiHead):
         if inside is not None:
             place = past.place(length, x.shape[1])
             query, keys = inside.turn(query, place), inside.turn(keys, place)
-            relation = inside.relation(place, positions(past.slots(x.shape[1]), x.device))
+            relation = inside.relation(place, past.places(length, x.shape[1]))
         past = past.append(keys, values, length)
         return self.attend(query, past.keys, past.values, bias, relation), past
 

@@ -53,7 +53,7 @@ class InHeads(nn.Module):
         """Mark queries or keys with the places at which they stand."""
         return x
 
-    def relation(self, place: Int[Tensor, "_ T"], keys: Int[Tensor, "1 S"]) -> Relation | None:
+    def relation(self, place: Int[Tensor, "_ T"], keys: Int[Tensor, "_ S"]) -> Relation | None:
         """Relate queries at ``place`` to the ``keys`` at their places."""
         return None
 
@@ -76,7 +76,7 @@ class Positions(nn.Module):
         self,
         hidden: Float[Tensor, "_ 1 _ S"] | None,
         place: Int[Tensor, "_ T"],
-        keys: Int[Tensor, "1 S"],
+        keys: Int[Tensor, "_ S"],
     ) -> Float[Tensor, "_ _ _ S"] | None:
         """Return what is added to the scores of every layer, ``hidden`` (a mask) included."""
         return hidden

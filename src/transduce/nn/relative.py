@@ -100,7 +100,7 @@ class ShawInHeads(InHeads):
         nn.init.xavier_uniform_(self.keys)
         nn.init.xavier_uniform_(self.vectors)
 
-    def relation(self, place: Int[Tensor, "_ T"], keys: Int[Tensor, "1 S"]) -> Relation:
+    def relation(self, place: Int[Tensor, "_ T"], keys: Int[Tensor, "_ S"]) -> Relation:
         """Find the distances."""
         row = distance(place, keys).clamp(-self.clip, self.ahead) + self.clip
         return ShawRelation(self.keys, self.vectors, row[:, None])
@@ -148,7 +148,7 @@ class Buckets(Positions):
         self,
         hidden: Float[Tensor, "_ 1 _ S"] | None,
         place: Int[Tensor, "_ T"],
-        keys: Int[Tensor, "1 S"],
+        keys: Int[Tensor, "_ S"],
     ) -> Float[Tensor, "_ H T S"]:
         """Look the scores of all distances up."""
         step = distance(place, keys).clamp(-self.farthest, self.farthest) + self.farthest
@@ -191,7 +191,7 @@ class Alibi(Positions):
         self,
         hidden: Float[Tensor, "_ 1 _ S"] | None,
         place: Int[Tensor, "_ T"],
-        keys: Int[Tensor, "1 S"],
+        keys: Int[Tensor, "_ S"],
     ) -> Float[Tensor, "_ H T S"]:
         """Multiply distances with slopes."""
         penalty = distance(place, keys).abs()[:, None] * -self.slopes[:, None, None]
@@ -208,7 +208,7 @@ class AlibiBlueprint(PositionsBlueprint):
         return Alibi(stack.heads)
 
 
-def distance(place: Int[Tensor, "_ T"], keys: Int[Tensor, "1 S"]) -> Int[Tensor, "_ T S"]:
+def distance(place: Int[Tensor, "_ T"], keys: Int[Tensor, "_ S"]) -> Int[Tensor, "_ T S"]:
     """Return how far each key stands behind each query; negative: before it."""
     return keys[:, None] - place[:, :, None]
 

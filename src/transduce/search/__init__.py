@@ -10,11 +10,13 @@ from transduce.search.hypotheses import (
     PowerNormalisation,
     Trace,
 )
-from transduce.search.interface import SearchBlueprint
+from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
 from transduce.search.scorer import Scorer
+from transduce.search.stepwise import StepwiseSearch, answers
 
 __all__ = [
+    "Batch",
     "Beam",
     "Greedy",
     "Hypotheses",
@@ -22,6 +24,8 @@ __all__ = [
     "PowerNormalisation",
     "Scorer",
     "SearchBlueprint",
+    "StepwiseSearch",
     "Trace",
+    "answers",
     "force",
 ]

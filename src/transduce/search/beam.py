@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,23 @@ from transduce.search.hypotheses import (
     Trace,
     read_back,
 )
-from transduce.search.interface import SearchBlueprint
-from transduce.search.rows import Rows, most
-from transduce.search.scorer import Scorer
+from transduce.search.stepwise import STEPS, Move, StepwiseSearch, with_room
 from transduce.search.top import rank
 from transduce.sequences import positions
 
 
-class Beam(SearchBlueprint):
+class BeamNotes(NamedTuple):
+    """What a beam search knows of its sources."""
+
+    length: Int[Tensor, "A"]
+    limit: Int[Tensor, "A"]
+    live: Float[Tensor, "A K"]  # log-probabilities of the hypotheses in the rows
+    best: Float[Tensor, "A n"]  # scores of the best that have finished
+    ended: Int[Tensor, "A"]  # how many have finished
+    trace: Trace  # here the sources lead and steps follow
+
+
+class Beam(StepwiseSearch):
     """Keeps the ``width`` likeliest unfinished hypotheses of each source, one token at a time.
 
     A candidate finishes when it ends with eos and is among the best ``width`` of its step; the
@@ -48,57 +57,77 @@ class Beam(SearchBlueprint):
             raise ValueError(f"n_best {self.n_best} is more than width {self.width}; raise width")
         return self
 
-    @torch.no_grad()
-    def __call__(
-        self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"], limit: Int[Tensor, "B"]
-    ) -> Hypotheses:
-        """Return the ``n_best`` hypotheses of each source, with the trace of the search."""
-        rows = Rows.start(scorer, memory, prompt)
-        live = torch.zeros(len(limit), 1, device=limit.device)
-        best = torch.full((len(limit), self.n_best), -torch.inf, device=limit.device)
-        count = torch.zeros_like(limit)
-        steps: list[Trace] = []
-        for length in range(1, most(limit) + 1):
-            step, live = self._weigh(live, *rows.best(self.width + 1))
-            steps.append(step)
-            scores = self.normalisation.score(step.log_probs, torch.full_like(step.tokens, length))
-            scores = scores.masked_fill(~step.finished, -torch.inf)
-            best = torch.cat([best, scores], 1).topk(self.n_best).values
-            count = count + step.finished.sum(1)
-            hope = self.normalisation.bound(live[:, 0], limit) > best[:, -1]
-            going = hope & (count < self.width) & (length < limit)
-            if not going.any():
-                break
-            live = live.masked_fill(~going[:, None], -torch.inf)
-            # Dead slots stay where they are, so that they alone never cause a reordering.
-            own = positions(self.width, limit.device).clamp(max=rows.width - 1)
-            parents = step.parents.gather(1, step.slots).where(live > -torch.inf, own)
-            rows = rows.extend(going, parents, step.tokens.gather(1, step.slots))
-        trace = Trace(*(torch.stack(parts) for parts in zip(*steps, strict=True)))
-        return self._collect(trace, limit)
+    @property
+    def rows(self) -> int:
+        """Number of rows for each source."""
+        return self.width
 
-    def _weigh(
-        self,
-        live: Float[Tensor, "B W"],
-        values: Float[Tensor, "B W M"],
-        ids: Int[Tensor, "B W M"],
-    ) -> tuple[Trace, Float[Tensor, "B K"]]:
-        """Rank the continuations of the live hypotheses; return also who lives on.
+    @property
+    def branches(self) -> int:
+        """Number of tokens after each row that it wants to see.
 
-        From each hypothesis its best K + 1 are enough: one may be eos, and K others of the same
-        parent leave no room for more.
+        One may be eos, and K others of the same parent leave no room for more.
         """
-        branches = values.shape[2]
+        return self.width + 1
+
+    def begin(self, limit: Int[Tensor, "A"]) -> BeamNotes:
+        """Return empty notes; of the rows only the first lives."""
+        live = torch.full((len(limit), self.width), -torch.inf, device=limit.device)
+        live[:, 0] = 0.0
+        best = torch.full((len(limit), self.n_best), -torch.inf, device=limit.device)
+        zero = torch.zeros_like(limit)
+        shape = len(limit), STEPS, 2 * self.width
+        ids, log_probs = limit.new_zeros(shape), best.new_zeros(shape)
+        trace = Trace(
+            parents=ids,
+            tokens=ids.clone(),
+            token_log_probs=log_probs,
+            log_probs=log_probs.clone(),
+            finished=ids.bool(),
+            slots=ids[..., : self.width].clone(),
+        )
+        return BeamNotes(zero, limit, live, best, zero.clone(), trace)
+
+    def weigh(
+        self, notes: BeamNotes, values: Float[Tensor, "A K M"], ids: Int[Tensor, "A K M"]
+    ) -> Move:
+        """Rank the continuations of the live hypotheses; go on while that can pay."""
+        step, live = self._rank(notes.live, values, ids)
+        trace = with_room(notes.trace, notes.length)
+        sources = torch.arange(len(live), device=live.device)
+        for whole, part in zip(trace, step, strict=True):
+            whole[sources, notes.length] = part
+        length = notes.length + 1
+        scores = self.normalisation.score(step.log_probs, length[:, None])
+        scores = scores.masked_fill(~step.finished, -torch.inf)
+        best = torch.cat([notes.best, scores], 1).topk(self.n_best).values
+        ended = notes.ended + step.finished.sum(1)
+        hope = self.normalisation.bound(live[:, 0], notes.limit) > best[:, -1]
+        going = hope & (ended < self.width) & (length < notes.limit)
+        # Dead slots stay where they are, so that they alone never cause a reordering.
+        own = positions(self.width, live.device)
+        parents = step.parents.gather(1, step.slots).where(live > -torch.inf, own)
+        notes = BeamNotes(length, notes.limit, live, best, ended, trace)
+        return Move(notes, going, parents, step.tokens.gather(1, step.slots))
+
+    def _rank(
+        self,
+        live: Float[Tensor, "A K"],
+        values: Float[Tensor, "A K M"],
+        ids: Int[Tensor, "A K M"],
+    ) -> tuple[Trace, Float[Tensor, "A K"]]:
+        """Return the best 2 K continuations, and the log-probabilities of those that live on."""
+        branches, size = values.shape[2], 2 * self.width
         total = (live[:, :, None] + values).flatten(1)
-        missing = max(0, 2 * self.width - total.shape[1])
+        missing = max(0, size - total.shape[1])
         total, order = rank(F.pad(total, (0, missing), value=-torch.inf))
-        total, order = total[:, : 2 * self.width], order[:, : 2 * self.width]
+        total, order = total[:, :size], order[:, :size]
         tokens = F.pad(ids.flatten(1), (0, missing)).gather(1, order)
         ended = tokens == self.eos
-        may_finish = positions(2 * self.width, total.device) < self.width
+        may_finish = positions(size, total.device) < self.width
         going, slots = rank(total.masked_fill(ended, -torch.inf))
         step = Trace(
-            parents=(order // branches).clamp(max=live.shape[1] - 1),
+            parents=(order // branches).clamp(max=self.width - 1),
             tokens=tokens,
             token_log_probs=F.pad(values.flatten(1), (0, missing)).gather(1, order),
             log_probs=total,
@@ -107,10 +136,17 @@ class Beam(SearchBlueprint):
         )
         return step, going[:, : self.width]
 
-    def _collect(self, trace: Trace, limit: Int[Tensor, "B"]) -> Hypotheses:
+    def collect(self, notes: BeamNotes) -> Hypotheses:
         """Choose from all that has finished; where that is not enough, from what lived last."""
+        limit, taken = notes.limit, int(notes.length.max())
+        trace = Trace(*(part[:, :taken].transpose(0, 1) for part in notes.trace))
         steps, _, candidates = trace.tokens.shape
-        lengths = torch.arange(1, steps + 1, device=trace.tokens.device)[:, None, None]
+        lengths = torch.arange(1, steps + 1, device=limit.device)[:, None, None]
+        behind = lengths > notes.length[:, None]
+        trace = trace._replace(
+            log_probs=trace.log_probs.masked_fill(behind, -torch.inf),
+            finished=trace.finished & ~behind,
+        )
         scores = self.normalisation.score(trace.log_probs, lengths)
         done = scores.masked_fill(~trace.finished, -torch.inf)
         done, index = rank(done.transpose(0, 1).flatten(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Int
 from torch import Tensor
@@ -11,6 +11,14 @@ from torch import Tensor
 from transduce.blueprint import Part
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.scorer import Scorer
+
+
+class Batch(NamedTuple):
+    """Sources that are read together."""
+
+    memory: Any
+    prompt: Int[Tensor, "B P"]
+    limit: Int[Tensor, "B"]
 
 
 class SearchBlueprint(Part):

@@ -27,6 +27,7 @@ def check_scorer(scorer: Scorer, sources: Sources, tokens: Int[Tensor, "B T"]) -
     check_batch_mates(scorer, sources, tokens)
     check_persistent(scorer, sources, tokens)
     check_no_shared_storage(scorer, sources, tokens)
+    check_join(scorer, sources, tokens)
 
 
 @torch.no_grad()
@@ -115,6 +116,27 @@ def check_keep(scorer: Scorer, sources: Sources, tokens: Int[Tensor, "B T"]) -> 
         wanted = wanted.view(len(tokens), 2, *wanted.shape[1:])[stay].flatten(0, 1)
         law = f"keep: dropping sources (capacity {capacity}) changes the others"
         same(found, wanted[:, cut:], law)
+
+
+@torch.no_grad()
+def check_join(scorer: Scorer, sources: Sources, tokens: Int[Tensor, "B T"]) -> None:
+    """Sources that were read apart, each so far, can be joined and go on together."""
+    whole, size = _read(scorer, sources, tokens), tokens.shape[1]
+    every = torch.arange(len(tokens), device=tokens.device)
+    for capacity in (None, size):
+        at, parts = every % (size - 1), []
+        for row, read in enumerate(at.tolist()):
+            state = scorer.start(scorer.encode(alone(sources, row)), 1, capacity)
+            if read:
+                _, state = scorer.extend(tokens[row : row + 1, :read], state)
+            parts.append(state)
+        state, rows = tree.join(parts), every
+        for stay in (every, every[1::2]):
+            state, rows = tree.keep(state, stay, 1), rows[stay]
+            found, state = scorer.extend(tokens[rows, at[rows]][:, None], state)
+            law = f"join: joined rows (capacity {capacity}) differ from rows on their own"
+            same(found[:, 0], whole[rows, at[rows]], law)
+            at = at + 1
 
 
 @torch.no_grad()

@@ -11,9 +11,10 @@ from torch import Tensor
 from transduce.search.beam import Beam
 from transduce.search.greedy import Greedy
 from transduce.search.hypotheses import Hypotheses, PowerNormalisation
-from transduce.search.interface import SearchBlueprint
+from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
 from transduce.search.scorer import Scorer
+from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.testing.compare import Sources, alone, pick, require, same
 
 
@@ -29,6 +30,8 @@ def check_search(
     check_hypotheses(search, scorer, sources, prompt, limit)
     check_search_matches_forced(search, scorer, sources, prompt, limit)
     check_search_batch_mates(search, scorer, sources, prompt, limit)
+    if isinstance(search, StepwiseSearch):
+        check_refill(search, scorer, sources, prompt, limit)
 
 
 @torch.no_grad()
@@ -93,6 +96,27 @@ def check_search_batch_mates(
         part = pick(sources, rows)
         found = search(scorer, scorer.encode(part), prompt[rows], limit[rows])
         _same_answers(found, whole, rows)
+
+
+@torch.no_grad()
+def check_refill(
+    search: StepwiseSearch,
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+    size: int = 2,
+) -> None:
+    """Sources that take the places of answered ones get the answers they get in one batch."""
+    whole = search(scorer, scorer.encode(sources), prompt, limit)
+    cuts = torch.split(torch.arange(len(limit), device=limit.device), size)
+    batches = (
+        Batch(scorer.encode(pick(sources, rows)), prompt[rows], limit[rows]) for rows in cuts
+    )
+    found = list(answers(search, scorer, batches, 2 * size))
+    require(len(found) == len(cuts), f"refill: {len(found)} batches answered of {len(cuts)}")
+    for part, rows in zip(found, cuts, strict=True):
+        _same_answers(part, whole, rows)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readout
@@ -16,7 +16,6 @@ from transduce.nn.layers import TokenTable
 from transduce.nn.multihead import KV, CrossKV, FixedKV, GrowingKV, padding_bias
 from transduce.nn.positions import InHeads
 from transduce.nn.recompute import recomputable
-from transduce.sequences import positions
 from transduce.tree import PerSource
 
 
@@ -32,10 +31,10 @@ class TransformerDecoderBlueprint(DecoderBlueprint, LayersBlueprint):
 
 @dataclass(frozen=True)
 class Source(PerSource):
-    """The source as the layers see it: keys and values for each, and what hides its padding."""
+    """The source as the layers see it: keys and values for each, and which positions are real."""
 
     layers: tuple[CrossKV, ...]
-    bias: Float[Tensor, "B 1 1 S"]
+    mask: Bool[Tensor, "B S"]
 
 
 class TransformerState(NamedTuple):
@@ -79,9 +78,8 @@ class TransformerDecoder(Decoder[TransformerState]):
         cross = tuple(
             cast(DecoderLayer, layer).cross_attention.prepare(bank.states) for layer in self.layers
         )
-        bias = padding_bias(bank.mask, bank.states.dtype)
         length = torch.zeros(rows, dtype=torch.long, device=bank.states.device)
-        return TransformerState(length, past, Source(cross, bias))
+        return TransformerState(length, past, Source(cross, bank.mask.clone()))
 
     def extend(
         self, tokens: Int[Tensor, "N T"], state: TransformerState
@@ -91,17 +89,18 @@ class TransformerDecoder(Decoder[TransformerState]):
         Raises:
             Problem: they are more than there are positions.
         """
-        count, first = tokens.shape[1], state.past[0]
-        slots, length = first.slots(count), state.length + count
-        self.positions.admit(slots, length)
+        caches = [cache.settle(state.length) for cache in state.past]
+        count, first, length = tokens.shape[1], caches[0], state.length + tokens.shape[1]
+        keys = first.places(state.length, count)
+        self.positions.admit(keys.shape[1], length)
         place = first.place(state.length, count)
         x = self.dropout(self.positions(self.embedding(tokens), place))
         hidden = first.causal(state.length, count, x.dtype)
-        bias = self.positions.bias(hidden, place, positions(slots, tokens.device))
+        bias = self.positions.bias(hidden, place, keys)
+        padding = padding_bias(state.source.mask, x.dtype)
         past = []
-        for layer, before, source in zip(self.layers, state.past, state.source.layers, strict=True):
-            read = recomputable(layer)
-            x, after = read(x, before, state.length, bias, source, state.source.bias)
+        for layer, before, source in zip(self.layers, caches, state.source.layers, strict=True):
+            x, after = recomputable(layer)(x, before, state.length, bias, source, padding)
             past.append(after)
         new = TransformerState(length, tuple(past), state.source)
         return Readout(self.norm(x)), new

@@ -1,0 +1,203 @@
+"""Searches that go token by token, and what drives them: sources come and go, rows are few.
+
+A search of this kind says what it notes of each source and how it moves on from the best tokens
+after each of its rows. When sources leave the rows, which take their places, and in which order
+hypotheses lie in the state is decided here, once for all searches.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from transduce import tree
+from transduce.search.hypotheses import Hypotheses
+from transduce.search.interface import Batch, SearchBlueprint
+from transduce.search.scorer import Scorer
+from transduce.search.top import top
+
+N = TypeVar("N")
+
+DONE: Final = 0.2  # share of finished sources at which dropping their rows repays the copy
+
+
+class Move(NamedTuple):
+    """How a search goes on with A sources."""
+
+    notes: Any
+    going: Bool[Tensor, "A"]  # False: this source is answered
+    parents: Int[Tensor, "A K"]  # the row of its source that each row continues
+    tokens: Int[Tensor, "A K"]
+
+
+class StepwiseSearch(SearchBlueprint):
+    """A search whose every source has the same number of rows, each one token longer each time."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """Number of rows K for each source."""
+
+    @property
+    @abstractmethod
+    def branches(self) -> int:
+        """Number of tokens after each row that it wants to see, the best ones."""
+
+    @abstractmethod
+    def begin(self, limit: Int[Tensor, "A"]) -> Any:
+        """Return the notes on sources before any token; of the K rows only the first is real.
+
+        Notes are a tree whose tensors lead with the sources.
+        """
+
+    @abstractmethod
+    def weigh(self, notes: Any, values: Float[Tensor, "A K M"], ids: Int[Tensor, "A K M"]) -> Move:
+        """Choose among the best tokens after each row.
+
+        Notes may be changed in place. An answered source is asked again until it has left the
+        rows, and what is said then is not heard.
+        """
+
+    @abstractmethod
+    def collect(self, notes: Any) -> Hypotheses:
+        """Return what was found for each source."""
+
+    @torch.no_grad()
+    def __call__(
+        self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"], limit: Int[Tensor, "B"]
+    ) -> Hypotheses:
+        """Answer one batch."""
+        return next(answers(self, scorer, [Batch(memory, prompt, limit)], len(limit)))
+
+
+class Slots(NamedTuple):
+    """A sources at work: a tree, so that they are kept and joined together."""
+
+    state: Any  # K rows for each
+    notes: Any
+    values: Float[Tensor, "A K M"]  # of the best tokens that may follow each row
+    ids: Int[Tensor, "A K M"]
+    batch: Int[Tensor, "A"]  # number of the batch that it came with
+    place: Int[Tensor, "A"]  # its number there
+    working: Bool[Tensor, "A"]  # False: answered, and not left yet
+
+
+STEPS: Final = 32  # steps that notes have room for at first; they grow as they are needed
+
+
+def with_room(notes: N, length: Int[Tensor, "A"]) -> N:
+    """Return notes (A, T, ...) in which every source can write at ``length``."""
+    sizes = {leaf.shape[1] for leaf, _ in tree.leaves(notes)}
+    if int(length.max()) < min(sizes):
+        return notes
+
+    def grow(leaf: Tensor, _: bool) -> Tensor:
+        return torch.cat([leaf, torch.zeros_like(leaf)], 1)
+
+    return tree.map_leaves(notes, grow)
+
+
+@torch.no_grad()
+def answers(
+    search: StepwiseSearch, scorer: Scorer, batches: Iterable[Batch], room: int
+) -> Iterator[Hypotheses]:
+    """Answer batch after batch, each whole and in order.
+
+    A waiting batch is read as soon as no more than ``room`` sources are at work with it.
+    """
+    waiting, shelf = iter(batches), _Shelf(search)
+    arriving, slots = next(waiting, None), None
+    while arriving is not None or slots is not None:
+        while arriving is not None and (
+            not slots or len(slots.batch) + len(arriving.limit) <= room
+        ):
+            fresh = _admit(search, scorer, arriving, shelf.open(len(arriving.limit)))
+            slots = tree.join([slots, fresh]) if slots else fresh
+            arriving = next(waiting, None)
+        assert slots is not None
+        move = search.weigh(slots.notes, slots.values, slots.ids)
+        slots = slots._replace(notes=move.notes)
+        answered = (slots.working & ~move.going).nonzero()[:, 0]
+        if len(answered):
+            shelf.take(tree.keep(slots[1:], answered, 1))
+            slots = slots._replace(working=slots.working & move.going)
+        slots = _advance(search, scorer, slots, move)
+        yield from shelf.ready()
+
+
+def _admit(search: StepwiseSearch, scorer: Scorer, batch: Batch, number: int) -> Slots:
+    """Read the prompts, in one row each: the other rows are not born yet."""
+    memory, prompt, limit = batch
+    if limit.min() < 1:
+        raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
+    log_probs, state = scorer.extend(prompt, scorer.start(memory))
+    values, ids = top(log_probs[:, -1], search.branches)
+    spread = (-1, search.rows, -1)
+    place = torch.arange(len(limit), device=limit.device)
+    return Slots(
+        tree.widen(state, search.rows) if search.rows > 1 else state,
+        search.begin(limit),
+        values.float()[:, None].expand(spread),
+        ids[:, None].expand(spread),
+        torch.full_like(place, number),
+        place,
+        torch.ones_like(place, dtype=torch.bool),
+    )
+
+
+def _advance(search: StepwiseSearch, scorer: Scorer, slots: Slots, move: Move) -> Slots | None:
+    """Drop answered sources if they are many; read the next token in every row of the others."""
+    left, parents, tokens = slots.working.nonzero()[:, 0], move.parents, move.tokens
+    if len(left) == 0:
+        return None
+    if len(left) <= (1 - DONE) * len(slots.working):
+        state = tree.keep(slots.state, left, search.rows)
+        slots = Slots(state, *tree.keep(slots[1:], left, 1))
+        parents, tokens = parents[left], tokens[left]
+    state, sources = slots.state, len(slots.working)
+    if search.rows > 1:
+        first = torch.arange(sources, device=parents.device)[:, None] * search.rows
+        rows = (first + parents).flatten()
+        if not torch.equal(rows, torch.arange(len(rows), device=rows.device)):
+            state = tree.reorder(state, rows)
+    log_probs, state = scorer.extend(tokens.flatten()[:, None], state)
+    values, ids = top(log_probs[:, -1], search.branches)
+    shape = (sources, search.rows, -1)
+    return slots._replace(state=state, values=values.float().view(shape), ids=ids.view(shape))
+
+
+class _Shelf:
+    """Where answered sources wait until their whole batch is answered, and those before it."""
+
+    def __init__(self, search: StepwiseSearch) -> None:
+        self.search, self.sizes = search, list[int]()
+        self.parts: dict[int, list[tuple[Any, Tensor]]] = {}
+        self.missing: dict[int, int] = {}
+
+    def open(self, size: int) -> int:
+        """Return the number of a new batch."""
+        number = len(self.sizes)
+        self.sizes.append(size)
+        self.parts[number], self.missing[number] = [], size
+        return number
+
+    def take(self, answered: tuple[Any, ...]) -> None:
+        """Note what was found for some sources, of any batches."""
+        notes, _, _, batch, place, _ = answered
+        for number in batch.unique().tolist():
+            rows = (batch == number).nonzero()[:, 0]
+            self.parts[number].append((tree.keep(notes, rows, 1), place[rows]))
+            self.missing[number] -= len(rows)
+
+    def ready(self) -> Iterator[Hypotheses]:
+        """Yield the answers of the batches that are next."""
+        while self.missing and not self.missing[number := min(self.missing)]:
+            del self.missing[number]
+            notes, places = zip(*self.parts.pop(number), strict=True)
+            order = torch.cat(places).argsort()
+            yield self.search.collect(tree.keep(tree.join(notes), order, 1))
