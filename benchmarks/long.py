@@ -46,19 +46,14 @@ def encoders() -> dict[str, dict[str, Any]]:
         spans["segments"] = {"kind": "segments"}
     full = {"kind": "transformer"}
     windowed = {f"Transformer, {name}": full | {"span": span} for name, span in spans.items()}
-    convolutional = {"kind": "convolutional"}
     kinds = {
         "recurrent": recurrent,
         "recurrent, truncated at 256": cut,
         "Transformer, full": full,
         **windowed,
-        "convolutional": convolutional,
+        "convolutional": {"kind": "convolutional"},
     }
-    return {
-        named: kind
-        for name, kind in kinds.items()
-        for named, kind in ((name, kind), (name + RECOMPUTED, kind))
-    }
+    return {name + suffix: kind for name, kind in kinds.items() for suffix in ("", RECOMPUTED)}
 
 
 def batch(length: int) -> Batch:

@@ -49,7 +49,7 @@ class TrainBlueprint(Blueprint):
     """how the weights are changed"""
     recompute: bool = False
     """compute what is inside each layer again for its gradient instead of keeping it: less memory,
-    a third more time, the same bits"""
+    more time, the same bits"""
     precision: Setting = "auto"
     """number type of the matrix products; auto: bf16 where this machine computes faster in it"""
     device: Literal["auto", "cpu", "cuda"] = "auto"

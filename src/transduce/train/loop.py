@@ -70,13 +70,12 @@ def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
     Raises:
         Problem: the loss is no longer a number.
     """
-    if not plan.recompute:  # it trades memory for speed, which is not what was asked for
-        keep_freed_memory()
     forget_shapes()
     pool = MaskPool(plan.seed)
     while state.step < plan.steps:
         state.learner.train()
         begun = time.perf_counter()
+        keep_freed_memory(large=not plan.recompute)  # predicting may have chosen otherwise
         pool.seek(state.step)
         torch.manual_seed(plan.seed * 1_000_003 + state.step)
         rate = _set_rate(state, plan)
