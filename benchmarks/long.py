@@ -23,7 +23,6 @@ import common
 from transduce.data.batch import Batch
 from transduce.data.stream import START, Position
 from transduce.models.build import ModelBlueprint, build
-from transduce.nn.span import SpanBlueprint
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS, SPECIALS
 from transduce.train.loop import Plan, TrainState, steps
@@ -41,9 +40,11 @@ def encoders() -> dict[str, dict[str, Any]]:
     """Return the settings of each encoder by what the table calls it."""
     recurrent, cut = {"kind": "recurrent"}, {"kind": "recurrent", "truncate": 256}
     window = {"kind": "window", "reach": 64}
-    spans = {"window 64": window, "window 64, 16 everywhere": window | {"everywhere": 16}}
-    if "segments" in SpanBlueprint.choices():
-        spans["segments"] = {"kind": "segments"}
+    spans = {
+        "window 64": window,
+        "window 64, 16 everywhere": window | {"everywhere": 16},
+        "segments of 128": {"kind": "segments", "length": 128, "memory": 128},
+    }
     full = {"kind": "transformer"}
     windowed = {f"Transformer, {name}": full | {"span": span} for name, span in spans.items()}
     kinds = {

@@ -1,4 +1,7 @@
-"""No decoder looks ahead: what follows a token has no gradient from any later token."""
+"""No decoder looks ahead: what follows a token has no gradient from any later token.
+
+It has one from every token before, except that memories of earlier segments have none (Dai 2019).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import pytest
 import torch
 from test_models import DECODERS, case
 from torch import Tensor, nn
+
+from transduce.nn.span import SegmentSpanBlueprint
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -20,10 +25,12 @@ def test_later_tokens_have_no_gradient(name: str) -> None:
         embedded.append(out)
 
     model.decoder.embedding.register_forward_hook(note)
+    part = DECODERS[name]
+    span, truncate = (getattr(part, setting, None) for setting in ("span", "truncate"))
+    cut = span.length if isinstance(span, SegmentSpanBlueprint) else truncate or 5
     log_probs, _ = model.extend(tokens, model.start(model.encode(sources)))
-    cut = getattr(DECODERS[name], "truncate", None) or 5
     for place in range(5):
-        since = place // cut * cut  # where the gradient was last cut
+        since = place // cut * cut  # no gradient goes further back
         said = log_probs[:, place, 3].sum()
         (gradient,) = torch.autograd.grad(said, embedded, retain_graph=True)
         reached = gradient.abs().sum((0, 2)) > 0

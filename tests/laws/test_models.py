@@ -15,7 +15,9 @@ from transduce import testing
 from transduce.blueprint import Part
 from transduce.models.build import ModelBlueprint, build
 from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
+from transduce.models.decoders.transformer import TransformerDecoderBlueprint
 from transduce.models.encoders.recurrent import RecurrentEncoderBlueprint
+from transduce.models.encoders.transformer import TransformerEncoderBlueprint
 from transduce.models.interface import DecoderBlueprint, EncoderBlueprint, HeadBlueprint
 from transduce.models.layers import LayersBlueprint
 from transduce.models.seq2seq import Seq2Seq
@@ -30,8 +32,9 @@ from transduce.nn.attend import (
     MultiHeadAttentionBlueprint,
 )
 from transduce.nn.positions import PositionsBlueprint
+from transduce.nn.relative import TransformerXlBlueprint
 from transduce.nn.similarity import SimilarityBlueprint
-from transduce.nn.span import WindowSpanBlueprint
+from transduce.nn.span import SegmentSpanBlueprint, WindowSpanBlueprint
 from transduce.search import Beam, Greedy, SearchBlueprint
 from transduce.sequences import Sequences
 
@@ -41,7 +44,12 @@ LOCAL = LocalMonotonicBlueprint(reach=2)
 CHOICES: dict[str, list[Any]] = {
     "key_value_heads": [None, 1],
     "similarity": [choice() for choice in SimilarityBlueprint.choices().values()],
-    "span": [WindowSpanBlueprint(reach=1), WindowSpanBlueprint(reach=2, everywhere=1)],
+    "span": [
+        WindowSpanBlueprint(reach=1),
+        WindowSpanBlueprint(reach=2, everywhere=1),
+        SegmentSpanBlueprint(length=2, memory=3),
+        SegmentSpanBlueprint(length=3, memory=1),
+    ],
     "kernel": [5],
     "new_words": [2],
     "normalisation": ["layer", "rms"],
@@ -79,8 +87,14 @@ def variants(slot: type[Part]) -> Iterator[Part]:
         shared = LayersBlueprint.model_fields if part.__name__ in SAME_LAYERS else {}
         for name in part.model_fields:
             for value in () if name in shared else CHOICES.get(name, ()):
-                if value != getattr(plain, name):
+                suits = fits(value, part.model_fields[name].annotation)
+                if suits and value != getattr(plain, name):
                     yield part.model_validate({**sizes, name: value})
+
+
+def fits(value: object, slot: Any) -> bool:
+    """Return whether a part belongs to the slot; what is no part does."""
+    return not isinstance(value, Part) or isinstance(value, slot)
 
 
 def label(part: Part) -> str:
@@ -100,7 +114,12 @@ def named(parts: Iterable[Part]) -> dict[str, Any]:
     return dict(listed)
 
 
+SEGMENTS: dict[str, Any] = {
+    "positions": TransformerXlBlueprint(),
+    "span": SegmentSpanBlueprint(length=2, memory=2),
+}
 FURTHER: list[Part] = [
+    TransformerEncoderBlueprint(width=8, inner=12, heads=2, layers=2, **SEGMENTS),
     RecurrentEncoderBlueprint(bidirectional=False, reverse=True, embedding=6, width=8, layers=2),
     *(
         RecurrentDecoderBlueprint(embedding=6, width=8, layers=2, input_feeding=True, **facts)
@@ -115,11 +134,12 @@ FURTHER: list[Part] = [
     RecurrentDecoderBlueprint(
         embedding=6, width=8, order="before", connection=FixedContextBlueprint(), bottleneck=3
     ),
+    TransformerDecoderBlueprint(width=8, inner=12, heads=2, layers=2, **SEGMENTS),
 ]
 
 
-ENCODERS = named([*variants(EncoderBlueprint), *FURTHER[:1]])
-DECODERS = named([*variants(DecoderBlueprint), *FURTHER[1:]])
+ENCODERS = named([*variants(EncoderBlueprint), *FURTHER[:2]])
+DECODERS = named([*variants(DecoderBlueprint), *FURTHER[2:]])
 HEADS = named(variants(HeadBlueprint))
 
 

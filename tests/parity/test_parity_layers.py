@@ -10,15 +10,9 @@ from torch import Tensor, nn
 
 from transduce.models.decoders.transformer import DecoderLayer, TransformerDecoderBlueprint
 from transduce.models.encoders.transformer import EncoderLayer, TransformerEncoderBlueprint
+from transduce.nn.cache import GrowingKV, padding_bias
 from transduce.nn.layers import Activation, FeedForward, NormOrder, Residual, TokenTable, normalise
-from transduce.nn.multihead import (
-    CrossAttention,
-    GrowingKV,
-    MultiHead,
-    SelfAttention,
-    everything,
-    padding_bias,
-)
+from transduce.nn.multihead import CrossAttention, MultiHead, SelfAttention, everything
 from transduce.nn.positions import Sinusoid
 
 WIDTH, HEADS, INNER = 12, 3, 20
@@ -102,7 +96,7 @@ def test_decoder_layer_equals_torch(order: NormOrder) -> None:
     nothing = torch.zeros(3, HEADS, 0, WIDTH // HEADS)
     past = GrowingKV(nothing, nothing)
     source = ours.cross_attention.prepare(states)
-    causal = past.causal(length, 5, x.dtype)
+    causal = everything(past.causal(length, 5, x.dtype))
     out, _ = ours(x, past, length, causal, source, padding_bias(MASK, x.dtype))
     ahead = torch.ones(5, 5, dtype=torch.bool).triu(1)
     expected = theirs(x, states, tgt_mask=ahead, memory_key_padding_mask=~MASK)

@@ -6,17 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transduce.nn.multihead import (
-    KV,
-    CrossAttention,
-    FixedKV,
-    GrowingKV,
-    MultiHead,
-    SelfAttention,
-    everything,
-    hide,
-    padding_bias,
-)
+from transduce.nn.cache import KV, FixedKV, GrowingKV, hide, padding_bias
+from transduce.nn.multihead import CrossAttention, MultiHead, SelfAttention, everything
 
 WIDTH, HEADS, MEMORY = 12, 3, 10
 MASK = torch.arange(7) < torch.tensor([7, 3, 5])[:, None]
@@ -101,7 +92,7 @@ def test_cached_attention_equals_one_causal_pass(capacity: int | None, cuts: lis
     past, length, outs = empty(capacity), torch.zeros(3, dtype=torch.long), []
     for part in torch.split(x, cuts, 1):
         bias = past.causal(length, part.shape[1], x.dtype)
-        out, past = ours.extend(part, past, length, bias)
+        out, past = ours.extend(part, past, length, everything(bias))
         length = length + part.shape[1]
         outs.append(out)
     torch.testing.assert_close(torch.cat(outs, 1), expected, atol=1e-5, rtol=0)
@@ -116,7 +107,7 @@ def test_rows_of_a_fixed_cache_may_differ_in_length() -> None:
         _, keys, values = ours.project(x[row : row + 1, :size])
         past.keys[row, :, :size], past.values[row, :, :size] = keys[0], values[0]
     token = x[torch.arange(3), lengths][:, None]
-    out, _ = ours.extend(token, past, lengths, past.causal(lengths, 1, x.dtype))
+    out, _ = ours.extend(token, past, lengths, everything(past.causal(lengths, 1, x.dtype)))
     for row, size in enumerate(lengths.tolist()):
         seen = x[row : row + 1, : size + 1]
         expected, _ = theirs(seen[:, -1:], seen, seen)

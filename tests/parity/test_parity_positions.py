@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transduce.nn.multihead import KV, FixedKV, GrowingKV, SelfAttention
+from transduce.nn.cache import KV, FixedKV, GrowingKV
+from transduce.nn.multihead import SelfAttention
 from transduce.nn.positions import (
     LearnedPositionsBlueprint,
     Positions,
@@ -24,6 +25,8 @@ from transduce.nn.relative import (
     RotaryBlueprint,
     ShawBlueprint,
     ShawInHeads,
+    TransformerXlBlueprint,
+    TransformerXlInHeads,
     slopes,
 )
 from transduce.nn.span import FullSpan
@@ -34,6 +37,7 @@ LENGTHS = torch.tensor([9, 5])
 PARTS: list[PositionsBlueprint] = [
     RotaryBlueprint(base=50),
     ShawBlueprint(clip=3),
+    TransformerXlBlueprint(),
     BucketsBlueprint(buckets=4, farthest=6),
     AlibiBlueprint(),
 ]
@@ -58,11 +62,8 @@ class Layer(nn.Module):
 
     def onwards(self, x: Tensor, past: KV, length: Tensor) -> tuple[Tensor, KV]:
         """Read a few more tokens as a decoder."""
-        count = x.shape[1]
-        place = past.place(length, count)
-        hidden = past.causal(length, count, x.dtype)
-        bias = self.positions.bias(hidden, place, past.places(length, count))
-        return self.attention.extend(x, past, length, bias)
+        blocks = FullSpan().onwards(past, length, x.shape[1], self.positions, x.dtype)
+        return self.attention.extend(x, past, length, blocks)
 
 
 def made(part: PositionsBlueprint, one_way: bool) -> Layer:
@@ -142,11 +143,26 @@ def weigh(
         assert isinstance(inside, ShawInHeads)
         row = max(-part.clip, min(part.clip, other - place)) + part.clip
         return query @ (key + inside.keys[row]) / DEEP**0.5, inside.vectors[row]
+    if isinstance(part, TransformerXlBlueprint):
+        inside = layer.attention.in_heads
+        assert isinstance(inside, TransformerXlInHeads)
+        return transformer_xl(inside, head, place - other, query, key) / DEEP**0.5, nothing
     score = query @ key / DEEP**0.5
     if isinstance(part, BucketsBlueprint):
         row = bucket_of_mesh_tensorflow(other - place, part.buckets, part.farthest, layer.one_way)
         return score + layer.positions.get_parameter("scores.weight")[row, head], nothing
     return score - abs(other - place) * slopes(HEADS)[head], nothing
+
+
+def transformer_xl(
+    inside: TransformerXlInHeads, head: int, distance: int, query: Vector, key: Vector
+) -> Tensor:
+    """Add the four terms of Dai 2019 (3.3), of a sinusoid that is made for this distance."""
+    angles = [distance / 10000 ** (2 * pair / WIDTH) for pair in range(WIDTH // 2)]
+    waves = [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+    relative = inside.maps[head] @ torch.tensor(waves, dtype=torch.float64)
+    content, place = inside.content_bias[head, 0], inside.place_bias[head, 0]
+    return query @ key + query @ relative + content @ key + place @ relative
 
 
 def each_part(test: Callable[..., None]) -> pytest.MarkDecorator:
@@ -168,7 +184,7 @@ def test_an_encoder_layer_equals_the_formula(part: PositionsBlueprint) -> None:
 
 def empty(capacity: int | None) -> KV:
     shape = (ROWS, HEADS, capacity or 0, DEEP)
-    keys, values = (torch.zeros(shape, dtype=torch.float64) for _ in range(2))
+    keys, values = torch.zeros(shape).double(), torch.zeros(shape).double()
     return GrowingKV(keys, values) if capacity is None else FixedKV(keys, values)
 
 

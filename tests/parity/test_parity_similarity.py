@@ -8,14 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from transduce.nn.multihead import (
-    CrossAttention,
-    GrowingKV,
-    SelfAttention,
-    everything,
-    grouped_product,
-    padding_bias,
-)
+from transduce.nn.cache import GrowingKV, padding_bias
+from transduce.nn.multihead import CrossAttention, SelfAttention, everything, grouped_product
 from transduce.nn.similarity import Cosine, CosineBlueprint, DotBlueprint, SimilarityBlueprint
 
 WIDTH, HEADS, ROWS, SIZE = 12, 6, 2, 5
@@ -74,7 +68,7 @@ def test_self_attention_equals_the_formula(part: SimilarityBlueprint, groups: in
     onwards = []
     for part_of_x in torch.split(x, [2, 1, 2], 1):
         hidden = past.causal(length, part_of_x.shape[1], x.dtype)
-        out, grown = ours.extend(part_of_x, past, length, hidden)
+        out, grown = ours.extend(part_of_x, past, length, everything(hidden))
         assert isinstance(grown, GrowingKV)
         past, length = grown, length + part_of_x.shape[1]
         onwards.append(out)

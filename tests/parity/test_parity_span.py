@@ -7,9 +7,16 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from transduce.nn.multihead import SelfAttention, everything, hide
+from transduce.nn.cache import hide
+from transduce.nn.multihead import SelfAttention, everything
 from transduce.nn.positions import NoPositionsBlueprint, Positions, PositionsBlueprint, Stack
-from transduce.nn.relative import AlibiBlueprint, BucketsBlueprint, RotaryBlueprint, ShawBlueprint
+from transduce.nn.relative import (
+    AlibiBlueprint,
+    BucketsBlueprint,
+    RotaryBlueprint,
+    ShawBlueprint,
+    TransformerXlBlueprint,
+)
 from transduce.nn.span import WindowSpan
 
 WIDTH, HEADS, SIZE = 12, 3, 17
@@ -19,6 +26,7 @@ WINDOWS = [(1, 0), (3, 0), (2, 1), (2, 3), (1, 20), (30, 0)]
 PARTS: list[PositionsBlueprint] = [
     RotaryBlueprint(),
     ShawBlueprint(clip=2),
+    TransformerXlBlueprint(),
     BucketsBlueprint(buckets=4, farthest=5),
     AlibiBlueprint(),
 ]

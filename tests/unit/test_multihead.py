@@ -2,14 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from transduce.nn.multihead import (
-    CrossAttention,
-    FixedKV,
-    GrowingKV,
-    SelfAttention,
-    everything,
-    padding_bias,
-)
+from transduce.nn.cache import FixedKV, GrowingKV, padding_bias
+from transduce.nn.multihead import CrossAttention, SelfAttention, everything
 from transduce.tree import leaves, reorder
 
 ROWS, HEADS, WIDTH = 2, 2, 8
@@ -38,6 +32,19 @@ def test_the_first_tokens_of_a_growing_cache_are_its_own() -> None:
     addresses = {leaf.untyped_storage().data_ptr() for leaf, _ in leaves(cache)}
     assert addresses.isdisjoint({both.untyped_storage().data_ptr()})
     assert len(addresses) == 2
+
+
+def test_what_is_forgotten_is_free_and_what_follows_stands_where_it_stood() -> None:
+    whole = GrowingKV(some(5), some(5))
+    assert whole.forget(0) is whole
+    less = whole.forget(3)
+    assert torch.equal(less.keys, whole.keys[:, :, 3:])
+    assert less.values.untyped_storage().nbytes() == less.values.nbytes
+    assert less.forget(2) is less
+    for cache in (less, less.append(some(1), some(1), LENGTH).forget(6)):
+        assert cache.slots(2) == cache.near(LENGTH, 2).max() + 1 == cache.place(LENGTH, 2).max() + 1
+    assert less.near(LENGTH, 2).tolist() == [[3, 4, 5, 6]]
+    assert less.place(LENGTH, 2).tolist() == [[5, 6]]
 
 
 def test_a_fixed_cache_writes_each_row_at_its_own_length_in_place() -> None:

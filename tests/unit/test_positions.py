@@ -43,9 +43,10 @@ def test_a_source_longer_than_the_table_is_refused_and_padding_beyond_it_is_not(
     torch.testing.assert_close(padded.states[:, :4][close.mask], close.states[close.mask])
 
 
+@pytest.mark.parametrize("span", ["full", {"kind": "segments", "length": 2, "memory": 1}])
 @pytest.mark.parametrize("capacity", [None, 9])
-def test_a_target_longer_than_the_table_is_refused(capacity: int | None) -> None:
-    model = made({}, learned(4))
+def test_a_target_longer_than_the_table_is_refused(capacity: int | None, span: Any) -> None:
+    model = made({}, learned(4) | {"span": span})
     source = Sequences(torch.randint(0, 9, (2, 3)), torch.tensor([3, 3]))
     tokens = torch.randint(0, 9, (2, 5))
     state = model.start(model.encode({"source": source}), 1, capacity)
@@ -86,6 +87,12 @@ def test_every_kind_trains_and_decodes_in_bf16(kind: str, similarity: str) -> No
         assert (found.float() - exact).abs().mean() < 0.05
     gradients = torch.autograd.grad(rounded.float().sum(), list(model.parameters()))
     assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_a_decoder_has_no_window() -> None:
+    made({"span": "window"}, {"span": "segments"})
+    with pytest.raises(ValueError, match=r"no such choice 'window'; \(full, segments\)"):
+        made({}, {"span": "window"})
 
 
 def test_one_frequency_is_no_series() -> None:

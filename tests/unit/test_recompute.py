@@ -23,12 +23,14 @@ BF16: Final = Precision(torch.bfloat16, "test")
 SIZES: Final = {"width": 8, "layers": 3, "dropout": 0.4}
 TRANSFORMER: Final = {"kind": "transformer", "heads": 2, "inner": 32} | SIZES
 WINDOWED: Final = TRANSFORMER | {"span": {"kind": "window", "reach": 1, "everywhere": 1}}
+SEGMENTS: Final = TRANSFORMER | {"span": {"kind": "segments", "length": 2, "memory": 2}}
 CONVOLUTIONAL: Final = {"kind": "convolutional"} | SIZES
 RECURRENT: Final = {"kind": "recurrent", "embedding": 8} | SIZES
 COVERAGE: Final = {"connection": "coverage", "layers": 1}
 MODELS: Final[dict[str, dict[str, Any]]] = {
     "transformer": {"encoder": TRANSFORMER, "decoder": TRANSFORMER},
     "windowed": {"encoder": WINDOWED, "decoder": TRANSFORMER},
+    "segments": {"encoder": SEGMENTS, "decoder": SEGMENTS},
     "convolutional": {"encoder": CONVOLUTIONAL, "decoder": CONVOLUTIONAL},
     "recurrent": {"encoder": RECURRENT, "decoder": RECURRENT},
     "gru, one way": {

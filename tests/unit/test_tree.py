@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transduce.tree import PerSource, keep, leaves, map_leaves, reorder, widen
+from transduce.tree import Joins, PerSource, join, keep, leaves, map_leaves, reorder, widen
 
 
 class Pair(NamedTuple):
@@ -139,3 +140,38 @@ def test_widen_repeats_rows_side_by_side(size: tuple[int, int], times: int) -> N
     for leaf, per_source in leaves(widen(every_kind(sources, width), times)):
         expected = list(range(sources)) if per_source else own
         assert leaf.reshape(len(leaf), -1)[:, -1].tolist() == expected
+
+
+def test_joined_trees_are_rows_behind_one_another() -> None:
+    joined = join([every_kind(1, 3), every_kind(2, 3), every_kind(1, 3)])
+    assert joined.keys() == every_kind(1, 3).keys()
+    sizes = {(len(leaf), per_source) for leaf, per_source in leaves(joined)}
+    assert sizes == {(12, False), (4, True)}
+    tensor = joined["tensor"]
+    assert isinstance(tensor, Tensor)
+    assert tensor.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5, 0, 1, 2]
+    assert joined["constants"] == (None, 3, 0.5, "name", True)
+
+
+def test_what_is_smaller_gets_zeros_behind_its_end() -> None:
+    joined = join([torch.ones(1, 3, 1), torch.ones(2, 1, 2)])
+    assert joined.tolist() == [[[1, 0], [1, 0], [1, 0]], *[[[1, 1], [0, 0], [0, 0]]] * 2]
+    assert not join([torch.ones(1, 2).bool(), torch.ones(1, 3).bool()])[0, 2]
+
+
+@dataclass(frozen=True)
+class Counted(Joins):
+    rows: Tensor
+
+    def join(self, others: Sequence[Counted]) -> Counted:
+        return Counted(torch.cat([self.rows, *(other.rows for other in others)]) + len(others))
+
+
+def test_a_node_may_know_how_it_is_joined() -> None:
+    parts = [{"node": Counted(rows(2))} for _ in range(3)]
+    assert join(parts)["node"].rows.tolist() == [2, 3, 2, 3, 2, 3]
+
+
+def test_states_of_different_kinds_are_not_joined() -> None:
+    with pytest.raises(TypeError, match="cannot be joined"):
+        join([Cache(rows(2), 7), Cache(rows(2), 8)])

@@ -28,9 +28,10 @@ from transduce.nn.relative import (
     BucketsBlueprint,
     RotaryBlueprint,
     ShawBlueprint,
+    TransformerXlBlueprint,
 )
 from transduce.nn.similarity import CosineBlueprint, DotBlueprint
-from transduce.nn.span import FullSpanBlueprint, WindowSpanBlueprint
+from transduce.nn.span import FullSpanBlueprint, SegmentSpanBlueprint, WindowSpanBlueprint
 from transduce.problem import Problem
 
 PARTS = (
@@ -49,12 +50,14 @@ PARTS = (
     LearnedPositionsBlueprint,
     RotaryBlueprint,
     ShawBlueprint,
+    TransformerXlBlueprint,
     BucketsBlueprint,
     AlibiBlueprint,
     DotBlueprint,
     CosineBlueprint,
     FullSpanBlueprint,
     WindowSpanBlueprint,
+    SegmentSpanBlueprint,
 )
 
 

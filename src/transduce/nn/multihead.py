@@ -1,4 +1,4 @@
-"""Multi-head attention (Vaswani 2017) and the caches that let it read a few tokens at a time."""
+"""Multi-head attention (Vaswani 2017)."""
 
 from __future__ import annotations
 
@@ -7,162 +7,45 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from transduce.nn.cache import KV, CrossKV, own
 from transduce.nn.layers import projection
 from transduce.nn.positions import InHeads, Relation
 from transduce.nn.similarity import Similarity
 from transduce.nn.tap import Tap
 from transduce.sequences import positions
-from transduce.tree import Joins, PerSource
-
-
-@dataclass(frozen=True)
-class GrowingKV(Joins):
-    """Keys and values of all tokens read so far; extending makes a new one (persistent).
-
-    Rows that have read different numbers of tokens end together: the shorter have room in front.
-    """
-
-    keys: Float[Tensor, "N H P d"]
-    values: Float[Tensor, "N H P d"]
-    ragged: bool = False  # whether any row has room in front
-
-    def append(
-        self, keys: Float[Tensor, "N H T d"], values: Float[Tensor, "N H T d"], _: Int[Tensor, "N"]
-    ) -> GrowingKV:
-        """Return the cache with T more tokens."""
-        if self.keys.shape[2] == 0:
-            keys, values = own(keys, values)
-        else:
-            keys = torch.cat([self.keys, keys], 2)
-            values = torch.cat([self.values, values], 2)
-        return GrowingKV(keys, values, self.ragged)
-
-    def join(self, others: Sequence[GrowingKV]) -> GrowingKV:
-        """Return the rows of all, with room in front of the shorter."""
-        parts = [self, *others]
-        longest = max(part.keys.shape[2] for part in parts)
-        ragged = any(part.ragged or part.keys.shape[2] < longest for part in parts)
-
-        def stack(columns: list[Tensor]) -> Tensor:
-            return torch.cat([F.pad(x, (0, 0, longest - x.shape[2], 0)) for x in columns])
-
-        keys, values = ([getattr(part, name) for part in parts] for name in ("keys", "values"))
-        return GrowingKV(stack(keys), stack(values), ragged)
-
-    def settle(self, length: Int[Tensor, "N"]) -> GrowingKV:
-        """Return the cache without room that no row of these lengths needs."""
-        if not self.ragged:
-            return self
-        shortest, longest = int(length.min()), int(length.max())
-        room = self.keys.shape[2] - longest
-        return GrowingKV(self.keys[:, :, room:], self.values[:, :, room:], shortest < longest)
-
-    def place(self, length: Int[Tensor, "N"], tokens: int) -> Int[Tensor, "_ T"]:
-        """Return where the next tokens stand."""
-        past = self.keys.shape[2]
-        if self.ragged:
-            return length[:, None] + positions(tokens, length.device)
-        return positions(past + tokens, length.device)[:, past:]
-
-    def places(self, length: Int[Tensor, "N"], tokens: int) -> Int[Tensor, "_ P"]:
-        """Return where all keys stand that the next tokens look at; room is before the first."""
-        past = self.keys.shape[2]
-        slots = positions(past + tokens, length.device)
-        return slots - (past - length[:, None]) if self.ragged else slots
-
-    def causal(
-        self, length: Int[Tensor, "N"], tokens: int, dtype: torch.dtype
-    ) -> Float[Tensor, "_ 1 T P"] | None:
-        """Return the bias that hides later tokens, and room; None: all are seen."""
-        if tokens == 1 and not self.ragged:
-            return None
-        place, keys = self.place(length, tokens)[:, :, None], self.places(length, tokens)[:, None]
-        return hide((keys > place) | (keys < 0), dtype)[:, None]
-
-
-@dataclass(frozen=True)
-class FixedKV:
-    """Buffers of fixed capacity, written in place: no shape changes, each state serves once."""
-
-    keys: Float[Tensor, "N H C d"]
-    values: Float[Tensor, "N H C d"]
-
-    def append(
-        self,
-        keys: Float[Tensor, "N H T d"],
-        values: Float[Tensor, "N H T d"],
-        length: Int[Tensor, "N"],
-    ) -> FixedKV:
-        """Write T more tokens behind the first ``length``."""
-        place = self.place(length, keys.shape[2])
-        index = place[:, None, :, None].expand_as(keys)
-        return FixedKV(
-            self.keys.scatter_(2, index, keys.to(self.keys.dtype)),
-            self.values.scatter_(2, index, values.to(self.values.dtype)),
-        )
-
-    def place(self, length: Int[Tensor, "N"], tokens: int) -> Int[Tensor, "N T"]:
-        """Return where the next tokens stand, behind the first ``length`` of each row."""
-        return length[:, None] + positions(tokens, length.device)
-
-    def settle(self, _: Int[Tensor, "N"]) -> FixedKV:
-        """Return the cache: its room is fixed."""
-        return self
-
-    def places(self, length: Int[Tensor, "N"], _: int) -> Int[Tensor, "1 C"]:
-        """Return where all keys stand that the next tokens look at, written or not."""
-        return positions(self.keys.shape[2], length.device)
-
-    def causal(
-        self, length: Int[Tensor, "N"], tokens: int, dtype: torch.dtype
-    ) -> Float[Tensor, "N 1 T C"]:
-        """Return the bias that hides later tokens and what is not written yet."""
-        place = self.place(length, tokens)
-        ahead = torch.arange(self.keys.shape[2], device=length.device) > place[..., None]
-        return hide(ahead, dtype)[:, None]
-
-
-KV = GrowingKV | FixedKV
-
-
-@dataclass(frozen=True)
-class CrossKV(PerSource):
-    """Keys and values of the source, computed once and shared by all its hypotheses."""
-
-    keys: Float[Tensor, "B H S d"]
-    values: Float[Tensor, "B H S d"]
+from transduce.tree import map_leaves
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some positions, the places of the keys that they look at (None: all), and what hides keys."""
+    """Some positions, which of the keys they look at, and what hides some of these."""
 
     queries: slice
-    keys: Int[Tensor, "S"] | None
+    keys: slice | Int[Tensor, "S"]
     bias: Float[Tensor, "_ _ _ S"] | None
+    remembered: int = 0  # so many first keys pass no gradient to the states that they are made of
+
+    def pick(
+        self, x: Float[Tensor, "N H P d"], still: Float[Tensor, "N H P d"]
+    ) -> Float[Tensor, "N H S d"]:
+        """Return the keys (or values) that it looks at; of ``still`` those that are remembered."""
+        near, first = x[:, :, self.keys], self.remembered
+        if still is x or first == 0:
+            return near
+        return torch.cat([still[:, :, self.keys][:, :, :first], near[:, :, first:]], 2)
 
 
-def everything(bias: Float[Tensor, "_ _ _ S"]) -> list[Block]:
+def everything(bias: Float[Tensor, "_ _ _ S"] | None) -> list[Block]:
     """Let all positions look at all keys that ``bias`` does not hide."""
-    return [Block(slice(None), None, bias)]
+    return [Block(slice(None), slice(None), bias)]
 
 
-def own(*views: Tensor) -> tuple[Tensor, ...]:
-    """Return copies laid out for matrix products: no two tensors of a state may share memory."""
-    return tuple(view.clone(memory_format=torch.contiguous_format) for view in views)
-
-
-def padding_bias(mask: Bool[Tensor, "B S"], dtype: torch.dtype) -> Float[Tensor, "B 1 1 S"]:
-    """Return what is added to the scores so that padding gets no weight."""
-    return hide(~mask, dtype)[:, None, None]
-
-
-def hide(hidden: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
-    """Return 0 where a position is seen and, where not, too little for any weight."""
-    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -1e9)
+def remembering(blocks: Sequence[Block]) -> bool:
+    """Return whether keys of the same states are needed with gradient and without."""
+    return torch.is_grad_enabled() and any(block.remembered for block in blocks)
 
 
 class MultiHead(nn.Module):
@@ -213,13 +96,13 @@ class MultiHead(nn.Module):
             query = query * query.shape[-1] ** -0.5
             scores = grouped_product(query, keys.transpose(2, 3))
             if relation is not None:
-                scores = scores + relation.scores(query)
+                scores = scores + relation.scores(query, keys)
             if bias is not None:
                 scores = scores + bias.to(scores.dtype)
             weights = self.weights(scores.softmax(-1, dtype=scores.dtype))
             mixed = grouped_product(weights, values)
             if relation is not None:
-                mixed = mixed + relation.values(weights)
+                mixed = relation.values(mixed, weights)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -257,38 +140,61 @@ class SelfAttention(MultiHead):
         query, keys, values = map(self.split, self.query_key_value(x).split(sizes, -1))
         return self.similarity.query(query), self.similarity.keys(keys), values
 
+    def read(
+        self, x: Float[Tensor, "B S D"], place: Int[Tensor, "_ S"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, marked with their places where positions do that."""
+        query, keys, values = self.project(x)
+        if self.in_heads is not None:
+            query, keys = self.in_heads.turn(query, place), self.in_heads.turn(keys, place)
+        return query, keys, values
+
     def forward(self, x: Float[Tensor, "B S D"], blocks: Sequence[Block]) -> Float[Tensor, "B S D"]:
         """Look both ways (encoder), block by block."""
-        place, inside = positions(x.shape[1], x.device), self.in_heads
-        query, keys, values = self.project(x)
-        if inside is not None:
-            query, keys = inside.turn(query, place), inside.turn(keys, place)
-        seen = []
-        for block in blocks:
-            near = keys, values, place
-            if block.keys is not None:
-                near = keys[:, :, block.keys], values[:, :, block.keys], block.keys[None]
-            asked = block.queries
-            relation = None if inside is None else inside.relation(place[:, asked], near[2])
-            seen.append(self.attend(query[:, :, asked], near[0], near[1], block.bias, relation))
-        return seen[0] if len(seen) == 1 else torch.cat(seen, 1)
+        place = positions(x.shape[1], x.device)
+        query, *seen = self.read(x, place)
+        still = self.read(x.detach(), place)[1:] if remembering(blocks) else seen
+        return self.look(query, seen, still, blocks, place, place)
 
     def extend(
         self,
         x: Float[Tensor, "N T D"],
         past: KV,
         length: Int[Tensor, "N"],
-        bias: Float[Tensor, "_ _ T P"] | None,
+        blocks: Sequence[Block],
     ) -> tuple[Float[Tensor, "N T D"], KV]:
-        """Look back at all tokens read so far and at these (decoder)."""
-        query, keys, values = self.project(x)
-        relation, inside = None, self.in_heads
-        if inside is not None:
-            place = past.place(length, x.shape[1])
-            query, keys = inside.turn(query, place), inside.turn(keys, place)
-            relation = inside.relation(place, past.places(length, x.shape[1]))
-        past = past.append(keys, values, length)
-        return self.attend(query, past.keys, past.values, bias, relation), past
+        """Look back at tokens read before and at these (decoder), block by block."""
+        place, near = past.place(length, x.shape[1]), past.near(length, x.shape[1])
+        query, keys, values = self.read(x, place)
+        after = past.append(keys, values, length)
+        seen = still = after.keys, after.values
+        if remembering(blocks):
+            before = map_leaves(past, lambda leaf, _: leaf.detach())
+            same = before.append(*self.read(x.detach(), place)[1:], length)
+            still = same.keys, same.values
+        return self.look(query, seen, still, blocks, place, near), after
+
+    def look(
+        self,
+        query: Float[Tensor, "N H T d"],
+        seen: Sequence[Float[Tensor, "N G S d"]],
+        still: Sequence[Float[Tensor, "N G S d"]],
+        blocks: Sequence[Block],
+        place: Int[Tensor, "_ T"],
+        near: Int[Tensor, "1 S"],
+    ) -> Float[Tensor, "N T D"]:
+        """Attend block by block, with queries at ``place`` and keys ``near`` them.
+
+        Keys and values, ``seen``, are equal in ``still``, where states get no gradient of them.
+        """
+        found = []
+        for block in blocks:
+            asked, relation = block.queries, None
+            keys, values = map(block.pick, seen, still)
+            if self.in_heads is not None:
+                relation = self.in_heads.relation(place[:, asked], near[:, block.keys])
+            found.append(self.attend(query[:, :, asked], keys, values, block.bias, relation))
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
 
 
 class CrossAttention(MultiHead):

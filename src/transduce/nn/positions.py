@@ -36,12 +36,16 @@ class Relation(ABC):
     """What the distances between the positions of one layer add to its attention."""
 
     @abstractmethod
-    def scores(self, query: Float[Tensor, "N H T d"]) -> Float[Tensor, "N H T S"]:
-        """Return what is added to the scores of (already scaled) queries."""
+    def scores(
+        self, query: Float[Tensor, "N H T d"], keys: Float[Tensor, "N G S d"]
+    ) -> Float[Tensor, "N H T S"]:
+        """Return what is added to the scores of (already scaled) queries and these keys."""
 
-    @abstractmethod
-    def values(self, weights: Float[Tensor, "N H T S"]) -> Float[Tensor, "N H T d"]:
-        """Return what is added to the mixture of values."""
+    def values(
+        self, mixed: Float[Tensor, "N H T d"], weights: Float[Tensor, "N H T S"]
+    ) -> Float[Tensor, "N H T d"]:
+        """Return the mixture of values with what distances add to it: as it is, nothing."""
+        return mixed
 
 
 class InHeads(nn.Module):
@@ -104,13 +108,17 @@ class NoPositionsBlueprint(PositionsBlueprint):
         return Positions()
 
 
+def frequencies(width: int, steps: int) -> Float[Tensor, "_"]:
+    """Return the frequency of each sine and cosine of ``width``, falling to 1 / 10000 in steps."""
+    return torch.exp(torch.arange(width // 2) * (-math.log(10000.0) / steps))
+
+
 class Sinusoid(Positions):
     """Sines and cosines of falling frequency, 1 / 10000^(i / steps), without parameters."""
 
     def __init__(self, width: int, steps: int | None = None, first: int = 0) -> None:
         super().__init__()
-        falling = -math.log(10000.0) / (steps or width // 2)
-        frequency = torch.exp(torch.arange(width // 2) * falling)
+        frequency = frequencies(width, steps or width // 2)
         self.register_buffer("frequency", frequency, persistent=False)
         self.frequency: Tensor
         self.first = first

@@ -1,4 +1,4 @@
-"""Positions that attention sees as distances: rotary, Shaw's, T5's and ALiBi."""
+"""Positions that attention sees as distances: rotary, Shaw's, Transformer-XL's, T5's and ALiBi."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from transduce.nn.positions import InHeads, Positions, PositionsBlueprint, Relation, Stack
+from transduce.nn.multihead import grouped_product
+from transduce.nn.positions import (
+    InHeads,
+    Positions,
+    PositionsBlueprint,
+    Relation,
+    Stack,
+    frequencies,
+)
 from transduce.problem import Problem
 
 
@@ -77,16 +85,20 @@ class ShawRelation(Relation):
     vectors: Float[Tensor, "R d"]
     row: Int[Tensor, "_ 1 T S"]
 
-    def scores(self, query: Float[Tensor, "N H T d"]) -> Float[Tensor, "N H T S"]:
+    def scores(
+        self, query: Float[Tensor, "N H T d"], keys: Float[Tensor, "N G S d"]
+    ) -> Float[Tensor, "N H T S"]:
         """Multiply queries with the few different vectors, then spread the products."""
         products = torch.matmul(query, self.keys.t())
         return products.gather(3, self.row.expand(*query.shape[:3], -1))
 
-    def values(self, weights: Float[Tensor, "N H T S"]) -> Float[Tensor, "N H T d"]:
+    def values(
+        self, mixed: Float[Tensor, "N H T d"], weights: Float[Tensor, "N H T S"]
+    ) -> Float[Tensor, "N H T d"]:
         """Add up the weights of each different vector, then mix these."""
         few = weights.new_zeros(*weights.shape[:3], len(self.vectors))
         few = few.scatter_add(3, self.row.expand_as(weights), weights)
-        return torch.matmul(few, self.vectors.to(few.dtype))
+        return mixed + torch.matmul(few, self.vectors.to(few.dtype))
 
 
 class ShawInHeads(InHeads):
@@ -128,6 +140,74 @@ class ShawBlueprint(PositionsBlueprint):
     def build(self, stack: Stack) -> Positions:
         """Make them."""
         return Shaw(stack.width // stack.heads, self.clip, stack.one_way)
+
+
+@dataclass(frozen=True)
+class TransformerXlRelation(Relation):
+    """The angles of queries and keys, of which sinusoids of their distances are made.
+
+    sin(i - j) and cos(i - j) are sums of products of sines and cosines of i and of j. So mapped
+    queries are turned by their places and meet the sinusoids of the keys' places: no distance needs
+    a vector of its own, however the keys lie.
+    """
+
+    layer: TransformerXlInHeads
+    place: Float[Tensor, "_ T F"]
+    keys: Float[Tensor, "1 S F"]
+
+    def scores(
+        self, query: Float[Tensor, "N H T d"], keys: Float[Tensor, "N G S d"]
+    ) -> Float[Tensor, "N H T S"]:
+        """Add what the paper (3.3) calls b, c and d; its a is the product of query and key."""
+        layer, scale = self.layer, query.shape[3] ** -0.5
+        left, right = torch.matmul(query + layer.place_bias * scale, layer.maps).chunk(2, -1)
+        sine, cosine = (x[:, None].to(left.dtype) for x in (self.place.sin(), self.place.cos()))
+        turned = torch.cat([right * sine - left * cosine, left * sine + right * cosine], -1)
+        waves = torch.cat([self.keys.sin(), self.keys.cos()], -1).to(left.dtype)
+        bias = (layer.content_bias * scale).to(keys.dtype).expand(len(keys), -1, -1, -1)
+        known = grouped_product(bias, keys.transpose(2, 3))  # the same for all queries
+        return torch.matmul(turned, waves[:, None].transpose(2, 3)) + known
+
+
+class TransformerXlInHeads(InHeads):
+    """Maps of the sinusoids of distances, and the two biases that stand in for a query."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        deep = width // heads
+        self.register_buffer("frequency", frequencies(width, width // 2), persistent=False)
+        self.frequency: Tensor
+        self.maps = nn.Parameter(torch.empty(heads, deep, width))
+        self.content_bias = nn.Parameter(torch.zeros(heads, 1, deep))  # u
+        self.place_bias = nn.Parameter(torch.zeros(heads, 1, deep))  # v
+        nn.init.xavier_uniform_(self.maps.view(width, width))
+
+    def relation(self, place: Int[Tensor, "_ T"], keys: Int[Tensor, "1 S"]) -> Relation:
+        """Compute the angles."""
+        here, there = (x[..., None] * self.frequency for x in (place, keys))
+        return TransformerXlRelation(self, here, there)
+
+
+class TransformerXl(Positions):
+    """Sinusoids of distances in every layer."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.width, self.heads = width, heads
+
+    def in_heads(self) -> InHeads:
+        """Make what one layer needs."""
+        return TransformerXlInHeads(self.width, self.heads)
+
+
+class TransformerXlBlueprint(PositionsBlueprint):
+    """Sinusoids of distances, mapped and scored in every layer beside its keys (Dai 2019)."""
+
+    kind: Literal["transformer_xl"] = "transformer_xl"
+
+    def build(self, stack: Stack) -> Positions:
+        """Make them."""
+        return TransformerXl(stack.width, stack.heads)
 
 
 class Buckets(Positions):

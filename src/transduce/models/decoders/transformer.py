@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readout
 from transduce.models.layers import LayersBlueprint
+from transduce.nn.cache import KV, CrossKV, FixedKV, GrowingKV, padding_bias
 from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
-from transduce.nn.multihead import KV, CrossKV, FixedKV, GrowingKV, padding_bias
+from transduce.nn.multihead import Block
 from transduce.nn.positions import InHeads
 from transduce.nn.recompute import recomputable
+from transduce.nn.span import FullSpanBlueprint, PastSpanBlueprint
 from transduce.tree import PerSource
 
 
@@ -23,6 +26,8 @@ class TransformerDecoderBlueprint(DecoderBlueprint, LayersBlueprint):
     """Self-attention over the target so far and attention to the source."""
 
     kind: Literal["transformer"] = "transformer"
+    span: PastSpanBlueprint = FullSpanBlueprint()
+    """how far back self-attention looks"""
 
     def build(self, vocabulary: int, memory: int) -> TransformerDecoder:
         """Make the decoder."""
@@ -55,6 +60,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         self.width, self.deep = blueprint.width, blueprint.width // blueprint.heads
         self.key_value_heads = blueprint.key_value_heads or blueprint.heads
         self.embedding = TokenTable(vocabulary, blueprint.width)
+        self.span = blueprint.span.build()
         self.positions = blueprint.make_positions("model.decoder", one_way=True)
         self.longest = self.positions.longest
         self.dropout = Dropout(blueprint.dropout)
@@ -90,18 +96,17 @@ class TransformerDecoder(Decoder[TransformerState]):
             Problem: they are more than there are positions.
         """
         caches = [cache.settle(state.length) for cache in state.past]
-        count, first, length = tokens.shape[1], caches[0], state.length + tokens.shape[1]
-        keys = first.places(state.length, count)
-        self.positions.admit(keys.shape[1], length)
+        count, first = tokens.shape[1], caches[0]
+        slots, length = first.slots(count), state.length + count
+        self.positions.admit(slots, length)
         place = first.place(state.length, count)
         x = self.dropout(self.positions(self.embedding(tokens), place))
-        hidden = first.causal(state.length, count, x.dtype)
-        bias = self.positions.bias(hidden, place, keys)
+        blocks = self.span.onwards(first, state.length, count, self.positions, x.dtype)
         padding = padding_bias(state.source.mask, x.dtype)
-        past = []
+        past, oldest = [], self.span.oldest(slots)
         for layer, before, source in zip(self.layers, caches, state.source.layers, strict=True):
-            x, after = recomputable(layer)(x, before, state.length, bias, source, padding)
-            past.append(after)
+            x, after = recomputable(layer)(x, before, state.length, blocks, source, padding)
+            past.append(after.forget(oldest))
         new = TransformerState(length, tuple(past), state.source)
         return Readout(self.norm(x)), new
 
@@ -125,12 +130,12 @@ class DecoderLayer(nn.Module):
         x: Float[Tensor, "N T D"],
         past: KV,
         length: Int[Tensor, "N"],
-        bias: Float[Tensor, "_ _ T P"] | None,
+        blocks: Sequence[Block],
         source: CrossKV,
         padding: Float[Tensor, "B 1 1 S"],
     ) -> tuple[Float[Tensor, "N T D"], KV]:
         """Apply all three to T more tokens."""
-        seen, past = self.self_attention.extend(self.around_self.enter(x), past, length, bias)
+        seen, past = self.self_attention.extend(self.around_self.enter(x), past, length, blocks)
         x = self.around_self.leave(x, seen)
         found = self.cross_attention(self.around_cross.enter(x), source, padding)
         x = self.around_cross.leave(x, found)
