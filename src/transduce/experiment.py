@@ -47,6 +47,9 @@ class TrainBlueprint(Blueprint):
     """what is minimised"""
     optimiser: OptimiserBlueprint = OptimiserBlueprint()
     """how the weights are changed"""
+    recompute: bool = False
+    """compute what is inside each layer again for its gradient instead of keeping it: less memory,
+    more time, the same bits"""
     precision: Setting = "auto"
     """number type of the matrix products; auto: bf16 where this machine computes faster in it"""
     device: Literal["auto", "cpu", "cuda"] = "auto"

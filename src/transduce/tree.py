@@ -67,6 +67,11 @@ def leaves(tree: Any) -> Iterator[tuple[Tensor, bool]]:
     return iter(found)
 
 
+def detach(tree: T) -> T:
+    """Return the tree without its history: no gradient goes back through it."""
+    return map_leaves(tree, lambda leaf, _: leaf.detach())
+
+
 def reorder(tree: T, rows: Int[Tensor, "M"]) -> T:
     """Keep the given rows (hypotheses), in that order; what belongs to a source stays untouched."""
     return map_leaves(tree, lambda leaf, shared: leaf if shared else leaf.index_select(0, rows))

@@ -25,12 +25,13 @@ def test_later_tokens_have_no_gradient(name: str) -> None:
         embedded.append(out)
 
     model.decoder.embedding.register_forward_hook(note)
-    span = getattr(DECODERS[name], "span", None)
-    segment = span.length if isinstance(span, SegmentSpanBlueprint) else 5
+    part = DECODERS[name]
+    span, truncate = (getattr(part, setting, None) for setting in ("span", "truncate"))
+    cut = span.length if isinstance(span, SegmentSpanBlueprint) else truncate or 5
     log_probs, _ = model.extend(tokens, model.start(model.encode(sources)))
     for place in range(5):
+        since = place // cut * cut  # no gradient goes further back
         said = log_probs[:, place, 3].sum()
         (gradient,) = torch.autograd.grad(said, embedded, retain_graph=True)
         reached = gradient.abs().sum((0, 2)) > 0
-        first = place // segment * segment
-        assert reached.tolist() == [first <= before <= place for before in range(5)]
+        assert reached.tolist() == [since <= before <= place for before in range(5)]

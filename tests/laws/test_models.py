@@ -65,6 +65,7 @@ CHOICES: dict[str, list[Any]] = {
     "norm": ["pre", "post"],
     "normalised": [True],
     "variational": [True],
+    "truncate": [2],
     "bidirectional": [True, False],
     "connection": [
         *(choice() for choice in ConnectionBlueprint.choices().values()),

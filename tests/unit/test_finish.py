@@ -15,7 +15,7 @@ from transduce import folder
 from transduce.blueprint import parse
 from transduce.bundle import Bundle
 from transduce.experiment import Experiment
-from transduce.recipe.finish import choose, finish
+from transduce.recipe.finish import choose, draw_attention, finish
 from transduce.recipe.finish import test as score
 from transduce.recipe.prepare import prepare
 from transduce.recipe.run import Run
@@ -146,6 +146,19 @@ def test_all_that_is_promised_is_written(learn: Learn, capsys: pytest.CaptureFix
         assert shown["source"][-1] == "</s>"
         assert len(shown["weights"]) == len(shown["target"])
         assert all(sum(row) == pytest.approx(1, abs=1e-3) for row in shown["weights"])
+
+
+def test_attention_is_drawn_where_there_is_room(
+    learn: Learn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = learn()
+    sizes = sorted(len(example.sources["source"]) + 1 for example in run.prepared.dev)
+    for longest in (sizes[0], sizes[0] - 1):
+        draw_attention(run, longest)
+        maps = folder.read_json(run.folder / "attention.json")
+        assert len(maps) == sum(size <= longest for size in sizes)
+        assert all(len(shown["source"]) <= longest for shown in maps)
+    assert "no attention is drawn" in capsys.readouterr().err
 
 
 def test_without_a_test_set_nothing_is_scored(learn: Learn) -> None:

@@ -94,6 +94,13 @@ def test_more_steps_later_are_the_same_run(data: Path) -> None:
     assert weights(whole) == weights(parts)
 
 
+def test_activations_may_be_recomputed_from_the_middle_of_a_run_on(data: Path) -> None:
+    schedule = "train.optimiser.schedule.kind=inverse_sqrt"
+    whole = run(data, "whole", schedule)
+    run(data, "parts", schedule, "train.max_steps=12")
+    assert weights(whole) == weights(run(data, "parts", schedule, "train.recompute=true"))
+
+
 def start(data: Path, name: str) -> subprocess.Popen[str]:
     """Run a training of many steps as a real process, and wait until it is under way."""
     command = [sys.executable, "-m", "transduce", "train", "exp.yaml", "train.max_steps=3000"]

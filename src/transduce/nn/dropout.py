@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 import torch
@@ -60,6 +60,28 @@ class MaskPool:
         ]
         return torch.cat(pieces).view(x.shape)
 
+    def again(self) -> AbstractContextManager[None]:
+        """Return a context that draws once more what is drawn from now on.
+
+        Raises:
+            RuntimeError: on entering it, the pool has moved to another step.
+        """
+        step, place = self.step, self._windows.getstate()
+
+        @contextmanager
+        def repeated() -> Iterator[None]:
+            if self.step != step:
+                raise RuntimeError(f"what was drawn at step {step} is gone at step {self.step}")
+            reached = self._windows.getstate()
+            self._windows.setstate(place)
+            try:
+                with drawing_from(self):
+                    yield
+            finally:
+                self._windows.setstate(reached)
+
+        return repeated()
+
     def _window(self, pool: Mask, size: int) -> Mask:
         start = self._windows.randrange(self.size - size)
         return pool[start : start + size]
@@ -95,6 +117,12 @@ def drawing_from(pool: MaskPool) -> Iterator[None]:
         yield
     finally:
         _pool.reset(token)
+
+
+def draw_twice() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return contexts for what is computed now and once more: both draw the same from the pool."""
+    pool = _pool.get()
+    return nullcontext(), nullcontext() if pool is None else pool.again()
 
 
 class Dropout(nn.Module):

@@ -9,8 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transduce.nn.dropout import Dropout, RowDropout
+from transduce.nn.recompute import recomputable
 from transduce.nn.steps import Cell, LayerState, NormedLayer, Steps
 from transduce.sequences import reverse
+from transduce.tree import detach
 
 
 class Hidden(NamedTuple):
@@ -51,6 +53,7 @@ class Style(NamedTuple):
     residual: bool = False  # each layer but the first adds to what it reads (Wu 2016)
     norm: bool = False  # layer normalisation (Ba 2016)
     variational: bool = False  # one dropout mask for each row, on the recurrence too (Gal 2016)
+    truncate: int | None = None  # steps that a gradient goes back at most (Williams & Peng 1990)
 
     def dropout(self, rate: float) -> Dropout:
         """Return the dropout that goes with it."""
@@ -61,10 +64,32 @@ PLAIN: Final = Style()
 
 
 def sweep(
-    cell: Cell, part: nn.Module, x: Float[Tensor, "N T E"], before: LayerState, dropout: Dropout
+    cell: Cell,
+    part: nn.Module,
+    x: Float[Tensor, "N T E"],
+    before: LayerState,
+    dropout: Dropout,
+    truncate: int | None = None,
 ) -> tuple[Float[Tensor, "N T D"], LayerState]:
-    """Let one layer read whole sequences: fused where possible, else step by step."""
+    """Let one layer read whole sequences; no gradient crosses every ``truncate`` steps."""
     mask = dropout.mask(x, before.output.shape[1])
+    outputs: list[Tensor] = []
+    for piece in torch.split(x, truncate or x.shape[1], 1):
+        if outputs:
+            before = detach(before)
+        output, before = recomputable(_read)(cell, part, piece, before, mask)
+        outputs.append(output)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1), before
+
+
+def _read(
+    cell: Cell,
+    part: nn.Module,
+    x: Float[Tensor, "N T E"],
+    before: LayerState,
+    mask: Float[Tensor, "N D"] | None,
+) -> tuple[Float[Tensor, "N T D"], LayerState]:
+    """Let one layer read: fused where possible, else step by step."""
     if isinstance(part, nn.RNNBase) and mask is None:
         output, memory = (leaf[None].contiguous() for leaf in before)
         if cell != "lstm":
@@ -110,7 +135,9 @@ class Stack(nn.Module):
         before, after = split(state or self.begin(x)), []
         for depth, part in enumerate(self.layers):
             entering = self.dropout(x) if depth else x
-            read, last = sweep(self.cell, part, entering, before[depth], self.dropout)
+            read, last = sweep(
+                self.cell, part, entering, before[depth], self.dropout, self.style.truncate
+            )
             x = x + read if depth and self.style.residual else read
             after.append(last)
         return x, join(after)
@@ -146,6 +173,10 @@ class StackSteps:
             x = read + x if depth and self.residual and x is not None else read
         assert x is not None
         return x
+
+    def forget(self) -> None:
+        """Let no gradient go further back than to here."""
+        self.states = [detach(state) for state in self.states]
 
     @property
     def top(self) -> Float[Tensor, "N D"]:
@@ -203,8 +234,9 @@ class Bidirectional(nn.Module):
             zip(self.forwards, self.backwards, strict=True)
         ):
             entering = self.dropout(x) if depth else x
-            there, _ = sweep(self.cell, forwards, entering, start, self.dropout)
-            back, _ = sweep(self.cell, backwards, reverse(entering, lengths), start, self.dropout)
+            turned, drop, truncate = reverse(entering, lengths), self.dropout, self.style.truncate
+            there, _ = sweep(self.cell, forwards, entering, start, drop, truncate)
+            back, _ = sweep(self.cell, backwards, turned, start, drop, truncate)
             both = torch.cat([there, reverse(back, lengths)], -1)
             x = x + both if depth and self.style.residual else both
         return x

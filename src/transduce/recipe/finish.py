@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from transduce import folder, report
@@ -15,6 +16,7 @@ from transduce.recipe.validate import predict_and_score, spread
 from transduce.train import checkpoint
 
 ATTENTION_MAPS = 4  # dev examples whose attention is drawn in the report
+LONGEST_DRAWN = 2000  # symbols of their sources; a map has no room for more
 
 
 def finish(run: Run) -> Path:
@@ -79,10 +81,14 @@ def _line(text: str) -> str:
     return text.replace("\n", " ") + "\n"
 
 
-def draw_attention(run: Run) -> None:
-    """Write where the model looked in a few dev examples."""
-    places = spread(len(run.prepared.dev), ATTENTION_MAPS)
-    sources = [run.prepared.dev[place].sources["source"] for place in places]
+def draw_attention(run: Run, longest: int = LONGEST_DRAWN) -> None:
+    """Write where the model looked in a few dev examples with no longer sources."""
+    store, dev = run.prepared.dev_store, run.prepared.dev
+    fitting = np.flatnonzero(store.lengths(store.first[:-1])[0] <= longest)
+    if not len(fitting):
+        run.show.say(f"no source of dev has {longest} symbols or fewer: no attention is drawn")
+    places = fitting[spread(len(fitting), ATTENTION_MAPS)]
+    sources = [dev[place].sources["source"] for place in places]
     maps = [
         {
             "source": list(result.source_pieces),

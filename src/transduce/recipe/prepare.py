@@ -30,6 +30,7 @@ FREE = (  # settings that may change between the parts of a run without making i
     ("train", "log_every"),
     ("train", "tensorboard"),
     ("train", "threads"),
+    ("train", "recompute"),
     ("validation", "patience"),
     ("validation", "keep"),
     ("validation", "average"),

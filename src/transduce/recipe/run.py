@@ -81,6 +81,7 @@ class Run:
             experiment.seed,
             place,
             choose(setting.precision, place),
+            setting.recompute,
         )
         self.metrics = [metric.build() for metric in experiment.metrics]
         self.names = [metric.kind for metric in experiment.metrics]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transduce.data.batch import Batch
 from transduce.data.stream import Position
 from transduce.nn.dropout import MaskPool, drawing_from
+from transduce.nn.recompute import recomputing
 from transduce.problem import Problem
 from transduce.train.memory import forget_shapes, keep_freed_memory
 from transduce.train.objective import Learner, Loss
@@ -45,6 +46,7 @@ class Plan(NamedTuple):
     seed: int
     device: torch.device
     precision: Precision
+    recompute: bool = False
 
 
 class Update(NamedTuple):
@@ -68,12 +70,12 @@ def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
     Raises:
         Problem: the loss is no longer a number.
     """
-    keep_freed_memory()
     forget_shapes()
     pool = MaskPool(plan.seed)
     while state.step < plan.steps:
         state.learner.train()
         begun = time.perf_counter()
+        keep_freed_memory(large=not plan.recompute)  # predicting may have chosen otherwise
         pool.seek(state.step)
         torch.manual_seed(plan.seed * 1_000_003 + state.step)
         rate = _set_rate(state, plan)
@@ -81,7 +83,8 @@ def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
         tokens = sum(int(batch.tokens) for _, batch in batches)
         losses = []
         for _, batch in batches:
-            with drawing_from(pool), plan.precision.autocast(plan.device):
+            precision, recompute = plan.precision.autocast(plan.device), recomputing(plan.recompute)
+            with drawing_from(pool), precision, recompute:
                 loss = state.learner(batch.to(plan.device))
             (loss.total / tokens).backward()
             losses.append(Loss(loss.total.detach(), loss.nll))

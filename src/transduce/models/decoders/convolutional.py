@@ -15,6 +15,7 @@ from transduce.nn.convolution import GatedConvolution, add, divide_gradient
 from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable, projection
 from transduce.nn.positions import Sinusoid
+from transduce.nn.recompute import recomputable
 from transduce.nn.tap import Tap
 
 
@@ -95,7 +96,7 @@ class ConvolutionalDecoder(Decoder[ConvolutionalState]):
         for layer, before in zip(self.layers, state.past, strict=True):
             seen = torch.cat([before.to(x.dtype), x], 1)
             past.append(seen[:, count:])
-            x = add(x, layer(seen, embedded, state.source))
+            x = add(x, recomputable(layer)(seen, embedded, state.source))
         new = ConvolutionalState(state.length + count, tuple(past), state.source)
         return Readout(self.dropout(x)), new
 

@@ -22,6 +22,7 @@ from transduce.nn.recurrent import Hidden, Stack, Style
 from transduce.nn.steps import Cell
 from transduce.nn.tap import Tap
 from transduce.problem import Problem
+from transduce.tree import detach
 
 
 class RecurrentDecoderBlueprint(DecoderBlueprint):
@@ -52,6 +53,8 @@ class RecurrentDecoderBlueprint(DecoderBlueprint):
     """normalise within the layers (slower: no fused layer does it)"""
     variational: bool = False
     """one dropout mask for all positions, on the recurrence too (slower in training)"""
+    truncate: int | None = Field(None, ge=1)
+    """let no gradient cross every so many steps; none is cut if left out"""
     dropout: float = Field(0.2, ge=0, lt=1)
     """share of values dropped while training"""
 
@@ -101,7 +104,10 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         self.width, self.depth = width, blueprint.layers
         self.before = blueprint.order == "before"
         self.feeds = blueprint.input_feeding
-        style = Style(blueprint.residual, blueprint.normalised, blueprint.variational)
+        self.truncate = blueprint.truncate
+        style = Style(
+            blueprint.residual, blueprint.normalised, blueprint.variational, blueprint.truncate
+        )
         inputs = blueprint.embedding + self.before * context + self.feeds * width
         self.embedding = TokenTable(vocabulary, blueprint.embedding)
         self.stack = Stack(
@@ -158,11 +164,29 @@ class RecurrentDecoder(Decoder[RecurrentState]):
     ) -> tuple[Tensor, Tensor | None, RecurrentState]:
         states, hidden = self.stack(known, state.hidden)
         states = self.dropout(states)
-        context, attention, trail = self.connection(states, state.source, state.trail)
+        context, attention, trail = self._ask(states, state)
         # without a connection the states are the features, and dropped from already
         joined = self._join(states, context, embedded)
         features = joined if self.combine is None else self.dropout(joined)
         return features, attention, RecurrentState(hidden, state.source, trail, None)
+
+    def _ask(
+        self, states: Float[Tensor, "N T D"], state: RecurrentState
+    ) -> tuple[Tensor, Tensor | None, Trail]:
+        """Ask the connection for all positions; what it remembers is cut where states are."""
+        trail = state.trail
+        if self.truncate is None or trail.past is None:
+            asked: tuple[Tensor, Tensor | None, Trail]
+            asked = self.connection(states, state.source, trail)
+            return asked
+        contexts: list[Tensor] = []
+        maps: list[Tensor] = []
+        for piece in torch.split(states, self.truncate, 1):
+            trail = detach(trail) if maps else trail
+            context, seen, trail = self.connection(piece, state.source, trail)
+            contexts.append(context)
+            maps.append(seen)
+        return torch.cat(contexts, 1), torch.cat(maps, 1), trail
 
     def _one_by_one(
         self,
@@ -177,6 +201,9 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         asks_before = self.before and not self.connection.constant
         outputs, contexts, features, maps = [], [], [], []
         for step, token in enumerate(embedded.unbind(1)):
+            if step and self.truncate and step % self.truncate == 0:
+                reader.forget()
+                feed, trail = detach((feed, trail))
             late = [] if feed is None else [feed]
             if asks_before:
                 query = reader.top[:, None]

@@ -17,6 +17,7 @@ from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
 from transduce.nn.multihead import Block
 from transduce.nn.positions import InHeads
+from transduce.nn.recompute import recomputable
 from transduce.nn.span import FullSpanBlueprint, PastSpanBlueprint
 from transduce.tree import PerSource
 
@@ -104,7 +105,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         padding = padding_bias(state.source.mask, x.dtype)
         past, oldest = [], self.span.oldest(slots)
         for layer, before, source in zip(self.layers, caches, state.source.layers, strict=True):
-            x, after = layer(x, before, state.length, blocks, source, padding)
+            x, after = recomputable(layer)(x, before, state.length, blocks, source, padding)
             past.append(after.forget(oldest))
         new = TransformerState(length, tuple(past), state.source)
         return Readout(self.norm(x)), new

@@ -13,6 +13,7 @@ from transduce.nn.convolution import GatedConvolution, add
 from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable, projection
 from transduce.nn.positions import Sinusoid
+from transduce.nn.recompute import recomputable
 from transduce.problem import Problem
 from transduce.sequences import Sequences, positions
 
@@ -68,7 +69,7 @@ class ConvolutionalEncoder(Encoder):
         x, real = embedded, mask[..., None]
         for layer in self.layers:
             # What a kernel sees beyond the end of a row is zero, padding or not.
-            x = add(x, layer(F.pad(x * real, (0, 0, self.reach, self.reach))))
+            x = add(x, recomputable(layer)(F.pad(x * real, (0, 0, self.reach, self.reach))))
         x = self.out(x)
         summary = (x * real).sum(1) / source.lengths[:, None]
         return Bank(x, mask, summary, embedded)

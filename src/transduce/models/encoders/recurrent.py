@@ -38,6 +38,8 @@ class RecurrentEncoderBlueprint(EncoderBlueprint):
     """normalise within the layers (slower: no fused layer does it)"""
     variational: bool = False
     """one dropout mask for all positions, on the recurrence too (slower in training)"""
+    truncate: int | None = Field(None, ge=1)
+    """let no gradient cross every so many steps; none is cut if left out"""
     dropout: float = Field(0.2, ge=0, lt=1)
     """share of values dropped between layers while training"""
 
@@ -71,7 +73,9 @@ class RecurrentEncoder(Encoder):
         super().__init__()
         self.width, self.bidirectional = blueprint.width, blueprint.bidirectional
         self.reverse = blueprint.reverse
-        style = Style(blueprint.residual, blueprint.normalised, blueprint.variational)
+        style = Style(
+            blueprint.residual, blueprint.normalised, blueprint.variational, blueprint.truncate
+        )
         self.embedding = TokenTable(vocabulary, blueprint.embedding)
         self.dropout = style.dropout(blueprint.dropout)
         reader = Bidirectional if blueprint.bidirectional else Stack

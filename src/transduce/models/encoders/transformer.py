@@ -14,6 +14,7 @@ from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
 from transduce.nn.multihead import Block
 from transduce.nn.positions import InHeads
+from transduce.nn.recompute import recomputable
 from transduce.nn.recurrent import Bidirectional
 from transduce.nn.span import FullSpanBlueprint, Span, SpanBlueprint
 from transduce.sequences import Sequences, positions
@@ -71,7 +72,7 @@ class TransformerEncoder(Encoder):
         x = self.dropout(self.positions(x, place))
         blocks = self.span.blocks(mask, self.positions, x.dtype)
         for layer in self.layers:
-            x = layer(x, blocks)
+            x = recomputable(layer)(x, blocks)
         x = self.norm(x)
         summary = (x * mask[..., None]).sum(1) / source.lengths[:, None]
         return Bank(x, mask, summary)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transduce.nn.attend.connection import Connection, Prepared, Trail, fold
 from transduce.nn.attend.focus import Focus
 from transduce.nn.attend.scores import AdditiveAttention, AttentionBlueprint
+from transduce.nn.recompute import recomputable
 
 
 class RememberingAttention(AdditiveAttention):
@@ -38,6 +39,16 @@ class RememberingAttention(AdditiveAttention):
     ) -> Float[Tensor, "N S"]:
         """Return the past once a position more belongs to it."""
 
+    def rate(
+        self, wish: Float[Tensor, "N E"], keys: Float[Tensor, "B S E"], past: Float[Tensor, "N S"]
+    ) -> Float[Tensor, "B K S"]:
+        """Rate every source position for one target position."""
+        sources, size, width = keys.shape
+        recalled = self.recall(past).view(sources, -1, size, width)
+        hidden = torch.tanh(wish.view(sources, -1, 1, width) + keys[:, None] + recalled)
+        scores: Tensor = self.energy(hidden)
+        return scores.squeeze(-1)
+
     def forward(
         self, query: Float[Tensor, "N T E"], source: Prepared, trail: Trail
     ) -> tuple[Float[Tensor, "N T D"], Float[Tensor, "N T S"], Trail]:
@@ -49,11 +60,7 @@ class RememberingAttention(AdditiveAttention):
         for asked, wish in zip(query.unbind(1), projected.unbind(1), strict=True):
             past = trail.past
             assert past is not None
-            recalled = self.recall(past).view(sources, -1, size, keys.shape[-1])
-            hidden = torch.tanh(
-                wish.view(sources, -1, 1, wish.shape[-1]) + keys[:, None] + recalled
-            )
-            scores = self.energy(hidden).squeeze(-1)
+            scores = recomputable(self.rate)(wish, keys, past)
             weights, trail = self.focus(scores, asked[:, None], source.mask, trail)
             weights = weights.reshape(rows, size)
             trail = trail._replace(past=self.remember(past, weights))
