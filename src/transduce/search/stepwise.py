@@ -126,7 +126,10 @@ def answers(
         if len(answered):
             shelf.take(tree.keep(slots[1:], answered, 1))
             slots = slots._replace(working=slots.working & move.going)
-        slots = _advance(search, scorer, slots, move)
+        most = (1 - DONE) * len(slots.working)
+        if arriving is not None:
+            most = max(most, room - len(arriving.limit))
+        slots = _advance(search, scorer, slots, move, most)
         yield from shelf.ready()
 
 
@@ -150,12 +153,14 @@ def _admit(search: StepwiseSearch, scorer: Scorer, batch: Batch, number: int) ->
     )
 
 
-def _advance(search: StepwiseSearch, scorer: Scorer, slots: Slots, move: Move) -> Slots | None:
-    """Drop answered sources if they are many; read the next token in every row of the others."""
+def _advance(
+    search: StepwiseSearch, scorer: Scorer, slots: Slots, move: Move, most: float
+) -> Slots | None:
+    """Read the next token in every row; first drop answered sources if ``most`` or fewer stay."""
     left, parents, tokens = slots.working.nonzero()[:, 0], move.parents, move.tokens
     if len(left) == 0:
         return None
-    if len(left) <= (1 - DONE) * len(slots.working):
+    if len(left) < len(slots.working) and len(left) <= most:
         state = tree.keep(slots.state, left, search.rows)
         slots = Slots(state, *tree.keep(slots[1:], left, 1))
         parents, tokens = parents[left], tokens[left]
