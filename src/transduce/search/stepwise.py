@@ -23,6 +23,7 @@ from transduce.search.top import top
 
 N = TypeVar("N")
 
+STEPS: Final = 32  # steps that notes have room for at first; they grow as they are needed
 DONE: Final = 0.2  # share of finished sources at which dropping their rows repays the copy
 
 
@@ -87,9 +88,6 @@ class Slots(NamedTuple):
     working: Bool[Tensor, "A"]  # False: answered, and not left yet
 
 
-STEPS: Final = 32  # steps that notes have room for at first; they grow as they are needed
-
-
 def with_room(notes: N, length: Int[Tensor, "A"]) -> N:
     """Return notes (A, T, ...) in which every source can write at ``length``."""
     sizes = {leaf.shape[1] for leaf, _ in tree.leaves(notes)}
@@ -114,10 +112,10 @@ def answers(
     arriving, slots = next(waiting, None), None
     while arriving is not None or slots is not None:
         while arriving is not None and (
-            not slots or len(slots.batch) + len(arriving.limit) <= room
+            slots is None or len(slots.batch) + len(arriving.limit) <= room
         ):
             fresh = _admit(search, scorer, arriving, shelf.open(len(arriving.limit)))
-            slots = tree.join([slots, fresh]) if slots else fresh
+            slots = fresh if slots is None else tree.join([slots, fresh])
             arriving = next(waiting, None)
         assert slots is not None
         move = search.weigh(slots.notes, slots.values, slots.ids)
