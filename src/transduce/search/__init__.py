@@ -5,9 +5,11 @@ from __future__ import annotations
 from transduce.search.beam import Beam
 from transduce.search.greedy import Greedy
 from transduce.search.hypotheses import (
+    GnmtNormalisation,
     Hypotheses,
     LengthNormalisation,
     PowerNormalisation,
+    RewardNormalisation,
     Trace,
 )
 from transduce.search.interface import Batch, SearchBlueprint
@@ -18,10 +20,12 @@ from transduce.search.stepwise import StepwiseSearch, answers
 __all__ = [
     "Batch",
     "Beam",
+    "GnmtNormalisation",
     "Greedy",
     "Hypotheses",
     "LengthNormalisation",
     "PowerNormalisation",
+    "RewardNormalisation",
     "Scorer",
     "SearchBlueprint",
     "StepwiseSearch",

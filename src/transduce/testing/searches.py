@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Final
 
 import torch
 from jaxtyping import Int
@@ -10,12 +11,18 @@ from torch import Tensor
 
 from transduce.search.beam import Beam
 from transduce.search.greedy import Greedy
-from transduce.search.hypotheses import Hypotheses, PowerNormalisation
+from transduce.search.hypotheses import (
+    Hypotheses,
+    LengthNormalisation,
+    PowerNormalisation,
+)
 from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
 from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.testing.compare import Sources, alone, pick, require, same
+
+MEAN: Final = PowerNormalisation()
 
 
 @torch.no_grad()
@@ -169,20 +176,20 @@ def check_beam_exact(
     sources: Sources,
     prompt: Int[Tensor, "B P"],
     limit: Int[Tensor, "B"],
-    exponent: float = 1.0,
+    normalisation: LengthNormalisation = MEAN,
 ) -> None:
     """A beam that is wide enough for all strings finds the best of them."""
     memory = scorer.encode(sources)
     symbols = scorer.extend(prompt, scorer.start(memory))[0].shape[2]
     width = symbols * (symbols - 1) ** (int(limit.max()) - 1)
-    search = Beam(
-        width=width, n_best=min(5, width), normalisation=PowerNormalisation(exponent=exponent)
-    )
+    search = Beam(width=width, n_best=min(5, width), normalisation=normalisation)
     found = search(scorer, memory, prompt, limit)
     every = brute_force(scorer, sources, prompt, limit, search.eos)
     for row, (strings, known) in enumerate(zip(_strings(found), every, strict=True)):
-        ranked = sorted((p / len(s) ** exponent for s, p in known.items()), reverse=True)
-        wanted = torch.tensor([p for p in ranked[: search.n_best] if p > -torch.inf])
+        sizes = torch.tensor([len(string) for string in known])
+        ranked = normalisation.score(torch.tensor(list(known.values())), sizes)
+        wanted = ranked.sort(descending=True).values[: search.n_best]
+        wanted = wanted[wanted > -torch.inf]
         number = int(found.finished[row].sum())
         law = f"exact: source {row} does not get its best strings"
         require(number == len(wanted), f"{law}: {number} and not {len(wanted)}")
