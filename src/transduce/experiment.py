@@ -15,6 +15,7 @@ from transduce.models.build import ModelBlueprint
 from transduce.search.beam import Beam
 from transduce.search.greedy import Greedy
 from transduce.search.interface import SearchBlueprint
+from transduce.search.length import Length
 from transduce.text.codec import TextBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
@@ -113,6 +114,8 @@ class Experiment(Blueprint):
     """how its progress is judged"""
     search: SearchBlueprint = Beam()
     """how the finished model predicts"""
+    length: Length = Length()
+    """how long answers may be"""
     metrics: tuple[MetricBlueprint, ...] = Field((BleuBlueprint(), ChrfBlueprint()), min_length=1)
     """what predictions are scored with"""
     published: tuple[PublishedBlueprint, ...] = ()

@@ -92,6 +92,7 @@ class Transducer:
         self.source, self.target = bundle.codecs["source"], bundle.codecs["target"]
         self.model = bundle.model.to(self.device).eval()
         self.search = bundle.blueprint.search
+        self.length = bundle.blueprint.length  # of answers; another may be set
         self.slots = bundle.blueprint.model.head.slots
 
     @classmethod
@@ -224,10 +225,22 @@ class Transducer:
         return ids
 
     def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """Return the most tokens that sources of these lengths may be answered with."""
+        """Return the most tokens that sources of these lengths may be answered with.
+
+        Raises:
+            Problem: there are fewer positions learned than an answer has at least.
+        """
         factor, extra = self.bundle.blueprint.longest
-        most, positions = (lengths * factor).ceil().long() + extra, self.model.longest["target"]
-        return most if positions is None else most.clamp(max=positions)
+        most = self.length.limit(lengths, (lengths * factor).ceil().long() + extra)
+        if (positions := self.model.longest["target"]) is None:
+            return most
+        if (fewest := int(self.length.fewest(lengths).max())) > positions:
+            raise Problem(
+                f"an answer has {fewest} symbols at least, and this model has learned {positions} "
+                "positions; lower it",
+                "length.least",
+            )
+        return most.clamp(max=positions)
 
     @torch.no_grad()
     def _answer(
@@ -276,17 +289,18 @@ class Transducer:
 
     def _found(self, search: SearchBlueprint, sources: list[Sequences]) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
+        scorer = self.length.over(self.model)
         batches = (
             Batch(
-                self.model.encode({"source": read}),
+                scorer.encode({"source": read}),
                 torch.full((len(read.lengths), 1), BOS, device=self.device),
                 self.limit(read.lengths),
             )
             for read in sources
         )
         if isinstance(search, StepwiseSearch):
-            return answers(search, self.model, batches, self.rows)
-        return (search(self.model, *batch) for batch in batches)
+            return answers(search, scorer, batches, self.rows)
+        return (search(scorer, *batch) for batch in batches)
 
     def _results(self, source: str, found: Hypotheses, row: int) -> list[Result]:
         """Turn the hypotheses of one source into results, best first."""

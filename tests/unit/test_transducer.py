@@ -15,7 +15,7 @@ import torch
 
 from transduce.nn.tap import watch
 from transduce.problem import Problem
-from transduce.search import Beam, Greedy
+from transduce.search import Beam, Greedy, Length, SearchBlueprint
 from transduce.text.vocabulary import EOS, SPECIALS
 from transduce.train.checkpoint import tensors
 from transduce.transducer import Result, Token, Transducer
@@ -263,3 +263,25 @@ def test_what_has_no_positions_is_refused_and_no_answer_runs_past_them() -> None
         assert str(caught.value).startswith(f"text 2: {says}")
     with pytest.raises(Problem, match="text 1: the target has 8 symbols"):
         model.force(["abc"], ["abcdabc"])
+
+
+@pytest.mark.parametrize("search", [None, Greedy()])
+def test_models_keep_minimum_and_maximum(search: SearchBlueprint | None) -> None:
+    model = tiny.transducer(tiny.MODELS["recurrent"])
+    texts = ["abc", "bcd", "dab", "a cab"]
+    free = [len(answer.tokens) for answer in model(texts, search)]
+    model.length = Length(least=max(free))
+    assert all(len(answer.tokens) >= max(free) for answer in model(texts, search))
+    assert max(free) > 2
+    model.length = Length(most=2)
+    answers = model(texts, search)
+    assert [len(answer.tokens) for answer in answers] == [min(2, size) for size in free]
+
+
+def test_a_minimum_beyond_what_positions_there_are_is_refused() -> None:
+    learned = {"positions": {"kind": "learned", "longest": 7}}
+    parts = dict.fromkeys(("encoder", "decoder"), tiny.TRANSFORMER | learned)
+    model = Transducer(tiny.bundle(parts))
+    model.length = Length(least=8)
+    with pytest.raises(Problem, match=r"length.least: .* 8 symbols .* 7 positions; lower it"):
+        model("abc")

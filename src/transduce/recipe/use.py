@@ -27,6 +27,7 @@ from transduce.problem import Problem
 from transduce.recipe.init import corpus
 from transduce.recipe.validate import predict_and_score
 from transduce.search.interface import SearchBlueprint
+from transduce.search.length import Length
 from transduce.train.progress import Show
 from transduce.transducer import Result, Transducer
 
@@ -38,6 +39,8 @@ class PredictBlueprint(Blueprint):
 
     search: SearchBlueprint
     """how to look for the answer"""
+    length: Length
+    """how long answers may be"""
 
 
 class EvaluateBlueprint(PredictBlueprint):
@@ -69,8 +72,9 @@ def predict(
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
     model = Transducer.load(run, parts=parts)
-    search = override(PredictBlueprint(search=model.search), changes).search
-    results = model.predict(lines, search, alternatives=best - 1, ahead=ahead)
+    setting = override(PredictBlueprint(search=model.search, length=model.length), changes)
+    model.length = setting.length
+    results = model.predict(lines, setting.search, alternatives=best - 1, ahead=ahead)
     cut: list[int] = []
     for number, result in enumerate(results, 1):
         if not result.finished:
@@ -122,11 +126,12 @@ def evaluate(
         Problem: there is no sound model, the data is faulty, or a change is no right one.
     """
     model = Transducer.load(run, parts=parts)
-    setting = EvaluateBlueprint(search=model.search)
+    setting = EvaluateBlueprint(search=model.search, length=model.length)
     if (run / "experiment.yaml").exists():
         metrics = read(run / "experiment.yaml", Experiment).metrics
-        setting = EvaluateBlueprint(search=model.search, metrics=metrics)
+        setting = setting.model_copy(update={"metrics": metrics})
     setting = override(setting, changes)
+    model.length = setting.length
     base = Path.cwd()
     grouped = corpus(data, base).model_copy(update={"group": True})
     examples = list(grouped.read(base, Skipped()))

@@ -13,16 +13,19 @@ from transduce.search.hypotheses import (
     Trace,
 )
 from transduce.search.interface import Batch, SearchBlueprint
+from transduce.search.length import AtLeast, Length
 from transduce.search.score import force
 from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 
 __all__ = [
+    "AtLeast",
     "Batch",
     "Beam",
     "GnmtNormalisation",
     "Greedy",
     "Hypotheses",
+    "Length",
     "LengthNormalisation",
     "PowerNormalisation",
     "RewardNormalisation",
