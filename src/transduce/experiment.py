@@ -131,6 +131,16 @@ class Experiment(Blueprint):
         return self
 
     @model_validator(mode="after")
+    def _shares_what_both_sides_have(self) -> Experiment:
+        for key, search in (("search", self.search), ("validation.search", self.validation.search)):
+            if search.shares and not self.text.joint:
+                raise ValueError(
+                    f"{key}: {search.kind} takes symbols of the source for the answer, which needs "
+                    f"one vocabulary; set text.joint: true, or {key}: greedy"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _ties_what_is_one(self) -> Experiment:
         if self.model.tie == "all" and not self.text.joint:
             raise ValueError(

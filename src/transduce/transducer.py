@@ -289,6 +289,12 @@ class Transducer:
 
     def _found(self, search: SearchBlueprint, sources: list[Sequences]) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
+        if search.shares and not self.bundle.blueprint.joint:
+            raise Problem(
+                f"{search.kind} takes symbols of the source for the answer, and this model has a "
+                "vocabulary for each side; search greedily",
+                "search",
+            )
         scorer = self.length.over(self.model)
         batches = (
             Batch(

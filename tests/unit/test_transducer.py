@@ -13,9 +13,10 @@ import pytest
 import tiny
 import torch
 
+from transduce.experiment import Experiment
 from transduce.nn.tap import watch
 from transduce.problem import Problem
-from transduce.search import Beam, Greedy, Length, SearchBlueprint
+from transduce.search import Beam, Draft, Greedy, Length, SearchBlueprint
 from transduce.text.vocabulary import EOS, SPECIALS
 from transduce.train.checkpoint import tensors
 from transduce.transducer import Result, Token, Transducer
@@ -276,6 +277,31 @@ def test_models_keep_minimum_and_maximum(search: SearchBlueprint | None) -> None
     model.length = Length(most=2)
     answers = model(texts, search)
     assert [len(answer.tokens) for answer in answers] == [min(2, size) for size in free]
+
+
+@pytest.mark.parametrize("name", [*tiny.MODELS, "copying", "stepwise"])
+def test_drafts_from_the_source_find_what_greedy_search_finds(name: str) -> None:
+    others = {"copying": tiny.COPYING, "stepwise": tiny.STEPWISE}
+    model = Transducer(tiny.bundle((tiny.MODELS | others)[name], joint=True), torch.device("cpu"))
+    greedy = model(TEXTS, Greedy())
+    for search in (Draft(), Draft(span=2, match=1)):
+        for ours, theirs in zip(model(TEXTS, search), greedy, strict=True):
+            assert (ours.text, ours.finished) == (theirs.text, theirs.finished)
+            assert ours.log_prob == pytest.approx(theirs.log_prob, abs=1e-4)
+
+
+def test_drafts_need_one_vocabulary() -> None:
+    with pytest.raises(Problem, match="a vocabulary for each side; search greedily"):
+        tiny.transducer(tiny.MODELS["mixed"])("abc", Draft())
+    corpus = {"kind": "tsv", "path": "a.tsv"}
+    facts = {"data": {"train": corpus, "dev": corpus}}
+    for key, wish in (
+        ("search", {"search": "draft"}),
+        ("validation.search", {"validation": {"search": "draft"}}),
+    ):
+        with pytest.raises(ValueError, match=rf"{key}: draft takes .* set text.joint: true, or"):
+            Experiment.model_validate({**facts, **wish})
+        Experiment.model_validate({**facts, **wish, "text": {"joint": True}})
 
 
 def test_a_minimum_beyond_what_positions_there_are_is_refused() -> None:

@@ -25,6 +25,7 @@ class SearchBlueprint(Part):
     """Slot for a search; its blueprint is the search itself."""
 
     eos: ClassVar[int] = 2  # the symbol that ends a hypothesis, the same in every vocabulary
+    shares: ClassVar[bool] = False  # it takes symbols of the source for those of the answer
 
     @abstractmethod
     def __call__(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transduce.blueprint import Blueprint
 from transduce.search.interface import SearchBlueprint
-from transduce.search.scorer import Scorer
+from transduce.search.scorer import Scorer, quote
 from transduce.sequences import Sequences, positions
 from transduce.tree import PerSource
 
@@ -106,6 +106,10 @@ class AtLeast:
         """Read the sources; the lengths of "source" are those that count."""
         fewest = self.fewest(sources["source"].lengths)
         return AtLeastMemory(self.scorer.encode(sources), Fewest(fewest))
+
+    def quote(self, memory: AtLeastMemory) -> Sequences:
+        """Return the sources, if the other scorer can."""
+        return quote(self.scorer, memory.inner)
 
     def start(
         self, memory: AtLeastMemory, width: int = 1, capacity: int | None = None

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from transduce.search.beam import Beam
+from transduce.search.draft import Draft
 from transduce.search.greedy import Greedy
 from transduce.search.hypotheses import (
     Hypotheses,
@@ -138,6 +139,23 @@ def check_beam_one_is_greedy(
         law = f"beam 1: source {row} gets {ours}, from greedy search {theirs}"
         require(ours == theirs, law)
     same(beam.log_probs, greedy.log_probs, "beam 1: log-probabilities differ from greedy search")
+
+
+@torch.no_grad()
+def check_draft_is_greedy(
+    search: Draft,
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+) -> None:
+    """Reading drafts finds what greedy search finds."""
+    memory = scorer.encode(sources)
+    draft, greedy = (way(scorer, memory, prompt, limit) for way in (search, Greedy()))
+    for row, (ours, theirs) in enumerate(zip(_strings(draft), _strings(greedy), strict=True)):
+        law = f"draft: source {row} gets {ours}, from greedy search {theirs}"
+        require(ours == theirs, law)
+    same(draft.log_probs, greedy.log_probs, "draft: log-probabilities differ from greedy search")
 
 
 @torch.no_grad()
