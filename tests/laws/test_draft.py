@@ -101,6 +101,9 @@ def test_what_is_copied_is_read_at_once() -> None:
     assert calls(Draft(span=40), scorer, source, 40) == [32]
     assert calls(Draft(span=40), scorer, source, 10) == [10], "no token behind the limit is read"
     assert calls(Draft(span=10), scorer, source, 40) == [11, 11, 10]
+    memory = scorer.encode({"source": Sequences.stack([torch.tensor([*source, EOS])])})
+    parts = Draft(span=10).unfold(scorer, memory, torch.ones(1, 1).long(), torch.tensor([40]))
+    assert [len(part) for part in parts] == [11, 11, 9]
 
 
 @pytest.mark.parametrize("love", [0.0, 1.0, 3.0])

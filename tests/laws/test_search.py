@@ -189,6 +189,16 @@ def test_stopping_early_saves_steps(
     assert early.tokens.tolist() == late.tokens.tolist()
 
 
+def test_only_what_is_decided_is_shown() -> None:
+    scorer, given = Table(9), task(1, 9, 9)
+    asked = scorer, scorer.encode(given.sources), given.prompt, given.limit
+    parts = list(Greedy().unfold(*asked))
+    assert [len(part) for part in parts] == [1] * int(Greedy()(*asked).lengths)
+    assert list(Beam(width=1).unfold(*asked)) == parts
+    with pytest.raises(Problem, match=r"search.kind: beam: it decides on whole answers"):
+        list(Beam(width=2).unfold(*asked))
+
+
 def test_finished_sources_leave() -> None:
     given, rows = task(20, 9, 12), list[int]()
 

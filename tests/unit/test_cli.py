@@ -147,6 +147,12 @@ def test_search_can_be_changed(transduce: Command) -> None:
     assert all(float(score) <= 0 for score, _ in rows)
 
 
+def test_answers_are_shown_as_they_grow(transduce: Command) -> None:
+    whole = transduce("predict runs/my --greedy", LINES)
+    assert transduce("stream runs/my --greedy", LINES) == whole
+    assert transduce("stream runs/my input.txt search=greedy") == whole
+
+
 def test_the_length_of_answers_can_be_changed(transduce: Command) -> None:
     long = transduce("predict runs/my length.least=9 length.most=9", LINES)
     assert long.out != transduce("predict runs/my", LINES).out
@@ -252,6 +258,7 @@ def test_an_interrupted_command_ends_with_130(home: Path) -> None:
         ("predict runs/my nothing.txt", "nothing.txt: there is no such file"),
         ("predict runs/my a.txt b.txt", "b.txt: one file at a time"),
         ("predict runs/my latin.txt", "latin.txt:2: byte 4 of the line"),
+        ("stream runs/my pairs.tsv search=beam", "search.kind: beam: it decides on whole answers"),
         ("predict runs/my --beam 0", "Invalid value for '--beam'"),
         ("predict runs/my --beam 3 --greedy", "--beam, --greedy: choose one of them"),
         ("predict runs/my pairs.tsv --greedy --nbest 3", "for alternatives use beam search"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -288,6 +288,30 @@ def test_drafts_from_the_source_find_what_greedy_search_finds(name: str) -> None
         for ours, theirs in zip(model(TEXTS, search), greedy, strict=True):
             assert (ours.text, ours.finished) == (theirs.text, theirs.finished)
             assert ours.log_prob == pytest.approx(theirs.log_prob, abs=1e-4)
+
+
+def watched(growing: Generator[str, None, bool]) -> tuple[list[str], bool]:
+    """Return what is shown, and whether it has finished."""
+    ends: list[bool] = []
+
+    def watch() -> Iterator[str]:
+        ends.append((yield from growing))
+
+    return list(watch()), ends[0]
+
+
+@pytest.mark.parametrize("name", [*tiny.MODELS, "copying"])
+def test_an_answer_that_is_shown_as_it_grows_is_the_answer(name: str) -> None:
+    model = Transducer(tiny.bundle((tiny.MODELS | {"copying": tiny.COPYING})[name], joint=True))
+    for search in (Greedy(), Beam(width=1), Draft()):
+        for text, whole in zip(TEXTS, model(TEXTS, search), strict=True):
+            shown, finished = watched(model.stream(text, search))
+            assert all(shown)
+            assert ("".join(shown), finished) == (whole.text, whole.finished)
+    with pytest.raises(Problem, match="beam: it decides on whole answers"):
+        next(model.stream("abc"))
+    with pytest.raises(Problem, match="beam"):
+        next(model.stream("abc", Beam(width=5)))
 
 
 def test_drafts_need_one_vocabulary() -> None:

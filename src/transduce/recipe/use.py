@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -71,23 +71,67 @@ def predict(
     Raises:
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
-    model = Transducer.load(run, parts=parts)
-    setting = override(PredictBlueprint(search=model.search, length=model.length), changes)
-    model.length = setting.length
-    results = model.predict(lines, setting.search, alternatives=best - 1, ahead=ahead)
+    model, search = _asked(run, changes, parts)
+    results = model.predict(lines, search, alternatives=best - 1, ahead=ahead)
     cut: list[int] = []
     for number, result in enumerate(results, 1):
         if not result.finished:
             cut.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores)
+    _warn(cut, show)
+
+
+def stream(
+    run: Path,
+    lines: Iterable[str],
+    changes: Sequence[str] = (),
+    *,
+    parts: Sequence[Path] = (),
+    show: Show,
+) -> Iterator[str]:
+    """Yield one line for each line, in order, bit by bit as answers grow; else as ``predict``."""
+    model, search = _asked(run, changes, parts)
+    cut: list[int] = []
+    for number, line in enumerate(lines, 1):
+        finished = yield from _on_one_line(model.stream(line, search))
+        if not finished:
+            cut.append(number)
+        yield "\n"
+    _warn(cut, show)
+
+
+def _on_one_line(bits: Generator[str, None, bool]) -> Generator[str, None, bool]:
+    while True:
+        try:
+            bit = next(bits)
+        except StopIteration as end:
+            return bool(end.value)
+        yield _one_line(bit)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ")  # a line stays a line
+
+
+def _asked(
+    run: Path, changes: Sequence[str], parts: Sequence[Path]
+) -> tuple[Transducer, SearchBlueprint]:
+    """Load a model and change how it answers."""
+    model = Transducer.load(run, parts=parts)
+    setting = override(PredictBlueprint(search=model.search, length=model.length), changes)
+    model.length = setting.length
+    return model, setting.search
+
+
+def _warn(cut: Sequence[int], show: Show) -> None:
     if cut:
         places = ", ".join(str(number) for number in cut[:10]) + (", ..." if cut[10:] else "")
         show.say(f"warning: {len(cut)} answers reached the length limit: lines {places}")
 
 
 def _row(answer: Result, number: int | None, scores: bool) -> str:
-    text = answer.text.replace("\n", " ")  # a line stays a line
+    text = _one_line(answer.text)
     columns = [f"{number}"] if number else []
     columns += [f"{answer.score:.4f}"] if scores else []
     return "\t".join([*columns, text])

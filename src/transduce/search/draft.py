@@ -47,17 +47,32 @@ class Draft(SearchBlueprint):
         self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"], limit: Int[Tensor, "B"]
     ) -> Hypotheses:
         """Certain one source after the other."""
-        if limit.min() < 1:
-            raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
-        sources, state = quote(scorer, memory), scorer.start(memory)
         found = []
-        for row, most in enumerate(limit.tolist()):
-            source = sources.data[row, : int(sources.lengths[row])].tolist()
-            alone = tree.keep(state, torch.tensor([row], device=limit.device), 1)
-            parts = list(self._answer(scorer, alone, prompt[row], source, most))
+        for answer in self._answers(scorer, memory, prompt, limit):
+            parts = list(answer)
             tokens = [token for part in parts for token in part.tokens]
             found.append(Certain(tokens, [step for part in parts for step in part.log_probs]))
         return self._collect(found, limit.device)
+
+    @torch.no_grad()
+    def unfold(
+        self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "1 P"], limit: Int[Tensor, "1"]
+    ) -> Iterator[list[int]]:
+        """Yield the answer to one source, as many tokens at a time as become certain at once."""
+        for answer in self._answers(scorer, memory, prompt, limit):
+            yield from (part.tokens for part in answer)
+
+    def _answers(
+        self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"], limit: Int[Tensor, "B"]
+    ) -> Iterator[Iterator[Certain]]:
+        """Yield the growing answer to each source."""
+        if limit.min() < 1:
+            raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
+        sources, state = quote(scorer, memory), scorer.start(memory)
+        for row, most in enumerate(limit.tolist()):
+            source = sources.data[row, : int(sources.lengths[row])].tolist()
+            alone = tree.keep(state, torch.tensor([row], device=limit.device), 1)
+            yield self._answer(scorer, alone, prompt[row], source, most)
 
     def _answer(
         self, scorer: Scorer, state: Any, prompt: Int[Tensor, "T"], source: list[int], most: int

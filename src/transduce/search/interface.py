@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Int
 from torch import Tensor
 
 from transduce.blueprint import Part
+from transduce.problem import Problem
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.scorer import Scorer
 
@@ -45,3 +47,20 @@ class SearchBlueprint(Part):
             Problem: the scorer answers NaN.
             ValueError: a limit is below 1.
         """
+
+    def unfold(
+        self,
+        scorer: Scorer,
+        memory: Any,
+        prompt: Int[Tensor, "1 P"],
+        limit: Int[Tensor, "1"],
+    ) -> Iterator[list[int]]:
+        """Yield the best answer to one source part by part, each as soon as it is decided.
+
+        Raises:
+            Problem: this search decides on whole answers.
+        """
+        raise Problem(
+            "it decides on whole answers, so that there is nothing to show before; search greedily",
+            f"search.kind: {self.kind}",
+        )

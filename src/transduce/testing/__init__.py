@@ -37,6 +37,7 @@ from transduce.testing.searches import (
     check_search,
     check_search_batch_mates,
     check_search_matches_forced,
+    check_unfold,
 )
 
 __all__ = [
@@ -60,5 +61,6 @@ __all__ = [
     "check_search",
     "check_search_batch_mates",
     "check_search_matches_forced",
+    "check_unfold",
     "check_widen",
 ]

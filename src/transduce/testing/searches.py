@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from transduce.problem import Problem
 from transduce.search.beam import Beam
 from transduce.search.draft import Draft
 from transduce.search.greedy import Greedy
@@ -38,6 +39,7 @@ def check_search(
     check_hypotheses(search, scorer, sources, prompt, limit)
     check_search_matches_forced(search, scorer, sources, prompt, limit)
     check_search_batch_mates(search, scorer, sources, prompt, limit)
+    check_unfold(search, scorer, sources, prompt, limit)
     if isinstance(search, StepwiseSearch):
         check_refill(search, scorer, sources, prompt, limit)
 
@@ -104,6 +106,28 @@ def check_search_batch_mates(
         part = pick(sources, rows)
         found = search(scorer, scorer.encode(part), prompt[rows], limit[rows])
         _same_answers(found, whole, rows)
+
+
+@torch.no_grad()
+def check_unfold(
+    search: SearchBlueprint,
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+) -> None:
+    """The parts of an answer that are shown as it grows make the answer, or none are shown."""
+    wanted = _strings(search(scorer, scorer.encode(sources), prompt, limit))
+    for row, answer in enumerate(wanted):
+        rows = torch.tensor([row], device=limit.device)
+        memory = scorer.encode(pick(sources, rows))
+        try:
+            parts = list(search.unfold(scorer, memory, prompt[rows], limit[rows]))
+        except Problem:
+            return  # it decides on whole answers
+        found = tuple(itertools.chain.from_iterable(parts))
+        law = f"unfold: source {row} is shown {parts}, and its answer is {answer[0]}"
+        require(found == answer[0], law)
 
 
 @torch.no_grad()
