@@ -216,7 +216,7 @@ def _file_and_changes(arguments: Sequence[str] | None) -> tuple[Path | None, lis
     files = [argument for argument in arguments or () if "=" not in argument and argument != "-"]
     if len(files) > 1:
         raise Problem(
-            "one file at a time; for several use: cat FILES | transduce predict RUN", files[1]
+            "one file at a time; for several use: cat FILES | transduce ... RUN", files[1]
         )
     return Path(files[0]) if files else None, changes
 

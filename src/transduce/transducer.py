@@ -380,5 +380,5 @@ def with_alternatives(search: SearchBlueprint, count: int) -> SearchBlueprint:
         return search
     if not isinstance(search, Beam):
         raise Problem("this search finds one answer only; for alternatives use beam search")
-    width = max(search.width, count + 1)
+    width = max(search.width, math.ceil((count + 1) / min(1.0, search.patience)))
     return search.model_copy(update={"width": width, "n_best": count + 1})

@@ -100,6 +100,8 @@ def test_alternatives_are_the_next_best_and_all_different(model: Transducer) -> 
 def test_more_alternatives_than_the_beam_is_wide_widen_it(model: Transducer) -> None:
     answer = model("abc", Beam(width=2), alternatives=6)
     assert len(answer.alternatives) == 6
+    hasty = model("abc", Beam(width=4, patience=0.5), alternatives=3)
+    assert len(hasty.alternatives) == 3
 
 
 def test_greedy_search_has_no_alternatives(model: Transducer) -> None:

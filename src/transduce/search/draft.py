@@ -46,7 +46,7 @@ class Draft(SearchBlueprint):
     def __call__(
         self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"], limit: Int[Tensor, "B"]
     ) -> Hypotheses:
-        """Certain one source after the other."""
+        """Answer one source after the other."""
         found = []
         for answer in self._answers(scorer, memory, prompt, limit):
             parts = list(answer)

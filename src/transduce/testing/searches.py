@@ -117,17 +117,17 @@ def check_unfold(
     limit: Int[Tensor, "B"],
 ) -> None:
     """The parts of an answer that are shown as it grows make the answer, or none are shown."""
-    wanted = _strings(search(scorer, scorer.encode(sources), prompt, limit))
-    for row, answer in enumerate(wanted):
-        rows = torch.tensor([row], device=limit.device)
-        memory = scorer.encode(pick(sources, rows))
+    shown = []
+    for row in range(len(limit)):
+        memory, rows = scorer.encode(alone(sources, row)), slice(row, row + 1)
         try:
-            parts = list(search.unfold(scorer, memory, prompt[rows], limit[rows]))
+            shown.append(list(search.unfold(scorer, memory, prompt[rows], limit[rows])))
         except Problem:
             return  # it decides on whole answers
-        found = tuple(itertools.chain.from_iterable(parts))
+    wanted = _strings(search(scorer, scorer.encode(sources), prompt, limit))
+    for row, (parts, answer) in enumerate(zip(shown, wanted, strict=True)):
         law = f"unfold: source {row} is shown {parts}, and its answer is {answer[0]}"
-        require(found == answer[0], law)
+        require(tuple(itertools.chain.from_iterable(parts)) == answer[0], law)
 
 
 @torch.no_grad()
