@@ -36,7 +36,7 @@ from transduce.nn.positions import PositionsBlueprint
 from transduce.nn.relative import TransformerXlBlueprint
 from transduce.nn.similarity import SimilarityBlueprint
 from transduce.nn.span import SegmentSpanBlueprint, WindowSpanBlueprint
-from transduce.search import Beam, Greedy, SearchBlueprint
+from transduce.search import Beam, Draft, Greedy, SearchBlueprint
 from transduce.sequences import Sequences
 
 BOS, EOS = 1, 2
@@ -199,6 +199,7 @@ def test_searches_of_models(encoder: str, decoder: str) -> None:
     for search in SEARCHES:
         testing.check_search(search, *given)
     testing.check_beam_one_is_greedy(*given)
+    testing.check_draft_is_greedy(Draft(span=3, match=1), *given)
 
 
 @pairs(every=True)
@@ -222,6 +223,7 @@ def test_heads(head: str, decoder: str) -> None:
     testing.check_normalised(model, sources, tokens)
     for search in (Greedy(), Beam(width=4, n_best=3)):
         testing.check_search(search, *case("recurrent", decoder, 7, 9, 8, head))
+    testing.check_draft_is_greedy(Draft(), *case("recurrent", decoder, 7, 9, 8, head))
     testing.check_beam_exact(*case("recurrent", decoder, 3, 4, 4, head))
 
 

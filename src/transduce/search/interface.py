@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Int
 from torch import Tensor
 
 from transduce.blueprint import Part
+from transduce.problem import Problem
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.scorer import Scorer
 
@@ -25,6 +27,7 @@ class SearchBlueprint(Part):
     """Slot for a search; its blueprint is the search itself."""
 
     eos: ClassVar[int] = 2  # the symbol that ends a hypothesis, the same in every vocabulary
+    shares: ClassVar[bool] = False  # it takes symbols of the source for those of the answer
 
     @abstractmethod
     def __call__(
@@ -44,3 +47,20 @@ class SearchBlueprint(Part):
             Problem: the scorer answers NaN.
             ValueError: a limit is below 1.
         """
+
+    def unfold(
+        self,
+        scorer: Scorer,
+        memory: Any,
+        prompt: Int[Tensor, "1 P"],
+        limit: Int[Tensor, "1"],
+    ) -> Iterator[list[int]]:
+        """Yield the best answer to one source part by part, each as soon as it is decided.
+
+        Raises:
+            Problem: this search decides on whole answers.
+        """
+        raise Problem(
+            "it decides on whole answers, so that there is nothing to show before; search greedily",
+            f"search.kind: {self.kind}",
+        )

@@ -75,6 +75,23 @@ class StepwiseSearch(SearchBlueprint):
         """Answer one batch."""
         return next(answers(self, scorer, [Batch(memory, prompt, limit)], len(limit)))
 
+    @torch.no_grad()
+    def unfold(
+        self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "1 P"], limit: Int[Tensor, "1"]
+    ) -> Iterator[list[int]]:
+        """Yield the answer to one source token by token; a search with one row never goes back."""
+        if self.rows > 1:
+            yield from super().unfold(scorer, memory, prompt, limit)
+        slots: Slots | None = _admit(self, scorer, Batch(memory, prompt, limit), 0)
+        said = 0
+        while slots is not None:
+            move = self.weigh(slots.notes, slots.values, slots.ids)
+            found = self.collect(move.notes)
+            yield found.tokens[0, 0, said : found.lengths[0, 0]].tolist()
+            said = int(found.lengths[0, 0])
+            slots = slots._replace(notes=move.notes, working=slots.working & move.going)
+            slots = _advance(self, scorer, slots, move, 0)
+
 
 class Slots(NamedTuple):
     """A sources at work: a tree, so that they are kept and joined together."""
