@@ -15,7 +15,20 @@ from toys import EOS, Recurrent, Table, with_holes, with_ties, without_eos
 
 from transduce import testing, tree
 from transduce.problem import Problem
-from transduce.search import Beam, Greedy, PowerNormalisation, Scorer, SearchBlueprint, force
+from transduce.search import (
+    Beam,
+    Epsilon,
+    Greedy,
+    MinP,
+    PowerNormalisation,
+    Sample,
+    Scorer,
+    SearchBlueprint,
+    TopK,
+    TopP,
+    Typical,
+    force,
+)
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import EOS as TEXT_EOS
 
@@ -32,6 +45,9 @@ SEARCHES: list[SearchBlueprint] = [
     Beam(width=2, n_best=2),
     Beam(width=5, n_best=3, normalisation=PowerNormalisation(exponent=0.0)),
     Beam(width=7, n_best=7),
+    Sample(),
+    Sample(samples=4, temperature=0.7, truncations=(TopK(count=6), TopP(mass=0.8))),
+    Sample(samples=3, truncations=(Typical(), MinP(), Epsilon()), seed=1),
 ]
 
 
@@ -209,7 +225,7 @@ def test_trace_holds_every_hypothesis() -> None:
 def test_nothing_to_say() -> None:
     scorer, given = Table(6), task(3, 6, 4)
     scorer.scores[:] = -torch.inf
-    for search in (Greedy(), Beam(width=3, n_best=2)):
+    for search in (Greedy(), Beam(width=3, n_best=2), Sample(samples=2, truncations=(TopK(),))):
         found = search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
         assert not found.lengths.any()
         assert not found.finished.any()
@@ -241,7 +257,7 @@ def answers(search: SearchBlueprint, scorer: Scorer, limit: int) -> tuple[list[l
     return [found.tokens[0, k, :n].tolist() for k, n in enumerate(lengths)], found.finished[0]
 
 
-@pytest.mark.parametrize("search", [Greedy(), Beam(width=3)], ids=str)
+@pytest.mark.parametrize("search", [Greedy(), Beam(width=3), Sample()], ids=str)
 def test_a_dead_end_keeps_what_came_before(search: SearchBlueprint) -> None:
     scorer = Script([{3: 1.0}, {3: 0.5}, {}])
     for limit, wanted in ((6, [3, 3]), (1, [3])):
@@ -280,7 +296,9 @@ def test_equal_tokens_lowest_first() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("search", [Greedy(), Beam(width=2)], ids=str)
+@pytest.mark.parametrize(
+    "search", [Greedy(), Beam(width=2), Sample(truncations=(Typical(), TopP()))], ids=str
+)
 def test_nan_is_an_error(search: SearchBlueprint) -> None:
     scorer, given = Table(6), task(3, 6, 4)
     scorer.scores[:, 4] = torch.nan

@@ -11,21 +11,30 @@ from transduce.search.hypotheses import (
     Trace,
 )
 from transduce.search.interface import Batch, SearchBlueprint
+from transduce.search.sample import Sample
 from transduce.search.score import force
 from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
+from transduce.search.truncate import Epsilon, MinP, TopK, TopP, Truncation, Typical
 
 __all__ = [
     "Batch",
     "Beam",
+    "Epsilon",
     "Greedy",
     "Hypotheses",
     "LengthNormalisation",
+    "MinP",
     "PowerNormalisation",
+    "Sample",
     "Scorer",
     "SearchBlueprint",
     "StepwiseSearch",
+    "TopK",
+    "TopP",
     "Trace",
+    "Truncation",
+    "Typical",
     "answers",
     "force",
 ]

@@ -9,22 +9,29 @@ from jaxtyping import Int
 from torch import Tensor
 
 from transduce.blueprint import Part
+from transduce.problem import Problem
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.scorer import Scorer
 
 
 class Batch(NamedTuple):
-    """Sources that are read together."""
+    """Sources that are read together.
+
+    ``keys`` are what the random numbers for each source depend on; without them all sources share
+    theirs.
+    """
 
     memory: Any
     prompt: Int[Tensor, "B P"]
     limit: Int[Tensor, "B"]
+    keys: Int[Tensor, "B"] | None = None
 
 
 class SearchBlueprint(Part):
     """Slot for a search; its blueprint is the search itself."""
 
     eos: ClassVar[int] = 2  # the symbol that ends a hypothesis, the same in every vocabulary
+    distinct: ClassVar[bool] = True  # no two hypotheses of a source are equal
 
     @abstractmethod
     def __call__(
@@ -44,3 +51,13 @@ class SearchBlueprint(Part):
             Problem: the scorer answers NaN.
             ValueError: a limit is below 1.
         """
+
+    def with_answers(self, count: int) -> SearchBlueprint:
+        """Return the search so that it returns at least ``count`` hypotheses, if there are so many.
+
+        Raises:
+            Problem: it finds one only.
+        """
+        if count > 1:
+            raise Problem("this search finds one answer only; for alternatives use beam search")
+        return self
