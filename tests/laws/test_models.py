@@ -36,7 +36,14 @@ from transduce.nn.positions import PositionsBlueprint
 from transduce.nn.relative import TransformerXlBlueprint
 from transduce.nn.similarity import SimilarityBlueprint
 from transduce.nn.span import SegmentSpanBlueprint, WindowSpanBlueprint
-from transduce.search import Beam, Greedy, Sample, SearchBlueprint
+from transduce.search import (
+    Beam,
+    DiverseBeam,
+    Greedy,
+    Sample,
+    SearchBlueprint,
+    StochasticBeam,
+)
 from transduce.sequences import Sequences
 
 BOS, EOS = 1, 2
@@ -77,7 +84,11 @@ CHOICES: dict[str, list[Any]] = {
 }
 SAME_LAYERS = {"HybridEncoderBlueprint"}  # as the Transformer's, whose choices are turned
 SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best=3)]
-MORE_SEARCHES: list[SearchBlueprint] = [Sample(samples=3)]
+MORE_SEARCHES: list[SearchBlueprint] = [
+    Sample(samples=3),
+    StochasticBeam(width=3),
+    DiverseBeam(groups=2, width=2),
+]
 
 
 def variants(slot: type[Part]) -> Iterator[Part]:

@@ -17,6 +17,7 @@ from transduce import testing, tree
 from transduce.problem import Problem
 from transduce.search import (
     Beam,
+    DiverseBeam,
     Epsilon,
     Greedy,
     MinP,
@@ -24,6 +25,7 @@ from transduce.search import (
     Sample,
     Scorer,
     SearchBlueprint,
+    StochasticBeam,
     TopK,
     TopP,
     Typical,
@@ -48,6 +50,10 @@ SEARCHES: list[SearchBlueprint] = [
     Sample(),
     Sample(samples=4, temperature=0.7, truncations=(TopK(count=6), TopP(mass=0.8))),
     Sample(samples=3, truncations=(Typical(), MinP(), Epsilon()), seed=1),
+    StochasticBeam(width=1),
+    StochasticBeam(width=6, seed=2),
+    DiverseBeam(groups=4, width=1),
+    DiverseBeam(groups=3, width=3, penalty=1.5),
 ]
 
 
@@ -225,7 +231,8 @@ def test_trace_holds_every_hypothesis() -> None:
 def test_nothing_to_say() -> None:
     scorer, given = Table(6), task(3, 6, 4)
     scorer.scores[:] = -torch.inf
-    for search in (Greedy(), Beam(width=3, n_best=2), Sample(samples=2, truncations=(TopK(),))):
+    sample = Sample(samples=2, truncations=(TopK(),))
+    for search in (Greedy(), Beam(width=3, n_best=2), sample, StochasticBeam(), DiverseBeam()):
         found = search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
         assert not found.lengths.any()
         assert not found.finished.any()
@@ -257,12 +264,14 @@ def answers(search: SearchBlueprint, scorer: Scorer, limit: int) -> tuple[list[l
     return [found.tokens[0, k, :n].tolist() for k, n in enumerate(lengths)], found.finished[0]
 
 
-@pytest.mark.parametrize("search", [Greedy(), Beam(width=3), Sample()], ids=str)
+@pytest.mark.parametrize(
+    "search", [Greedy(), Beam(width=3), Sample(), StochasticBeam(), DiverseBeam()], ids=str
+)
 def test_a_dead_end_keeps_what_came_before(search: SearchBlueprint) -> None:
     scorer = Script([{3: 1.0}, {3: 0.5}, {}])
     for limit, wanted in ((6, [3, 3]), (1, [3])):
         strings, finished = answers(search, scorer, limit)
-        assert strings == [wanted]
+        assert [string for string in strings if string] == [wanted]
         assert not finished.any()
 
 
@@ -297,7 +306,9 @@ def test_equal_tokens_lowest_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "search", [Greedy(), Beam(width=2), Sample(truncations=(Typical(), TopP()))], ids=str
+    "search",
+    [Greedy(), Beam(width=2), Sample(truncations=(Typical(), TopP())), StochasticBeam()],
+    ids=str,
 )
 def test_nan_is_an_error(search: SearchBlueprint) -> None:
     scorer, given = Table(6), task(3, 6, 4)

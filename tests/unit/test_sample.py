@@ -18,6 +18,7 @@ from transduce.search import (
     MinP,
     Sample,
     StepwiseSearch,
+    StochasticBeam,
     TopK,
     TopP,
     Truncation,
@@ -120,18 +121,24 @@ class Chain:
         return self.scores[tokens], None
 
 
+PLAIN = Sample()
+
+
 def strings(search: StepwiseSearch, keys: int, limit: int) -> list[list[tuple[int, ...]]]:
-    """Return the answers to the same source under many keys."""
+    """Return the answers to the same source under many keys, by their scores."""
     prompt, most = torch.ones(keys, 1, dtype=torch.long), torch.full((keys,), limit)
     batch = Batch(torch.zeros(keys), prompt, most, torch.arange(keys))
     found = next(answers(search, Chain(), [batch], keys))
+    order = found.scores.argsort(1, descending=True)
+    lengths = found.lengths.gather(1, order)
+    tokens = found.tokens.gather(1, order[:, :, None].expand_as(found.tokens))
     return [
-        [tuple(tokens[:length]) for tokens, length in zip(*source, strict=True)]
-        for source in zip(found.tokens.tolist(), found.lengths.tolist(), strict=True)
+        [tuple(string[:length]) for string, length in zip(*source, strict=True)]
+        for source in zip(tokens.tolist(), lengths.tolist(), strict=True)
     ]
 
 
-def distribution(search: Sample, limit: int) -> dict[tuple[int, ...], float]:
+def distribution(limit: int, search: Sample = PLAIN) -> dict[tuple[int, ...], float]:
     """Return how likely every answer should be."""
     steps = [tempered(row, search) for row in Chain().scores.tolist()]
     open_: dict[tuple[int, ...], float] = {(1,): 1.0}
@@ -168,9 +175,9 @@ def surprise(found: Counter[tuple[int, ...]], wanted: dict[tuple[int, ...], floa
 )
 def test_samples_follow_the_distribution(search: Sample) -> None:
     found = Counter(string for source in strings(search, 200, 3) for string in source)
-    assert surprise(found, distribution(search, 3)) < 4
+    assert surprise(found, distribution(3, search)) < 4
     other = search.model_copy(update={"temperature": search.temperature * 1.2})
-    assert surprise(found, distribution(other, 3)) > 20
+    assert surprise(found, distribution(3, other)) > 20
 
 
 def test_more_samples_begin_with_the_fewer() -> None:
@@ -178,6 +185,30 @@ def test_more_samples_begin_with_the_fewer() -> None:
     assert all(not Counter(a) - Counter(b) for a, b in zip(few, many, strict=True))
     assert len({tuple(sorted(source)) for source in many}) == 30  # each source has its own
     assert strings(Sample(samples=3, seed=1), 30, 4) != few
+
+
+def test_a_stochastic_beam_draws_without_replacement() -> None:
+    found = strings(StochasticBeam(width=2), 20_000, 2)
+    probs = distribution(2)
+    assert surprise(Counter(first for first, _ in found), probs) < 4
+    pairs = {
+        (*a, -1, *b): p * q / (1 - p) for a, p in probs.items() for b, q in probs.items() if a != b
+    }
+    drawn = Counter((*a, -1, *b) for a, b in found)
+    assert surprise(drawn, pairs) < 4
+    twice = {(*a, -1, *b): p * q for a, p in probs.items() for b, q in probs.items()}
+    assert surprise(drawn, twice) > 20
+
+
+def test_the_first_answer_of_a_stochastic_beam_is_a_sample() -> None:
+    sample, beam = strings(Sample(seed=4), 300, 5), strings(StochasticBeam(seed=4), 300, 5)
+    assert [first for first, *_ in beam] == [only for (only,) in sample]
+
+
+def test_a_stochastic_beam_wider_than_all_strings_draws_them_all() -> None:
+    every = distribution(2)
+    for source in strings(StochasticBeam(width=len(every) + 3), 20, 2):
+        assert sorted(source) == sorted([*every, (), (), ()])
 
 
 def test_noise_is_what_it_should_be() -> None:

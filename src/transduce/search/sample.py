@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from transduce.search.hypotheses import Hypotheses
-from transduce.search.noise import uniform
+from transduce.search.noise import draw, uniform
 from transduce.search.paths import Paths, best_first, empty, longer
 from transduce.search.stepwise import Move, StepwiseSearch
-from transduce.search.top import CHUNK, refuse_nan
+from transduce.search.top import refuse_nan
 from transduce.search.truncate import Truncation
 from transduce.sequences import positions
 
@@ -84,7 +83,7 @@ class Sample(StepwiseSearch):
         seed, row = torch.full_like(notes.keys, self.seed), positions(self.rows, log_probs.device)
         chance = uniform(seed[:, None], notes.keys[:, None], notes.paths.step[:, None], row)
         sources, read, _ = log_probs.shape
-        ids = _draw(self.drawn_from(log_probs), chance.view(sources, read, -1))
+        ids = draw(self.drawn_from(log_probs), chance.view(sources, read, -1))
         shape = sources, self.rows, 1
         return log_probs.gather(2, ids).float().view(shape), ids.view(shape)
 
@@ -99,19 +98,3 @@ class Sample(StepwiseSearch):
     def collect(self, notes: SampleNotes) -> Hypotheses:
         """Return what was drawn, the likeliest first."""
         return best_first(notes.paths, self.eos)
-
-
-def _draw(probs: Float[Tensor, "A R V"], chance: Float[Tensor, "A R S"]) -> Int[Tensor, "A R S"]:
-    """Return where the sum of the probabilities, in the order of the ids, passes each chance."""
-    # First the chunk, then the place in it: a sum is found several times faster than all sums.
-    symbols = probs.shape[2]
-    chunks = F.pad(probs, (0, -symbols % CHUNK)).view(*probs.shape[:2], -1, CHUNK)
-    sums = chunks.sum(3).double()
-    reached = sums.cumsum(2)
-    goal = chance * reached[:, :, -1:]
-    chunk = torch.searchsorted(reached, goal, right=True).clamp(max=sums.shape[2] - 1)
-    inside = chunks.gather(2, chunk[..., None].expand(-1, -1, -1, CHUNK)).double().cumsum(3)
-    share = 1 - (reached.gather(2, chunk) - goal) / sums.gather(2, chunk)
-    goal = share[..., None] * inside[..., -1:]
-    place = torch.searchsorted(inside, goal, right=True)[..., 0].clamp(max=CHUNK - 1)
-    return (chunk * CHUNK + place).clamp(max=symbols - 1)
