@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,6 @@ from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
 from transduce.nn.packed import pack
 from transduce.problem import Problem
-from transduce.search.beam import Beam
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
@@ -203,7 +203,7 @@ class Transducer:
         scorer, codec = self._scorer(chosen), self.target.reading(text, self.slots)
         ids = torch.tensor(self._read("source", 1, text, text))
         batch = self._batch(scorer, Sequences.stack([ids]).to(self.device))
-        said = yield from codec.unfold(chosen.unfold(scorer, *batch))
+        said = yield from codec.unfold(chosen.unfold(scorer, *batch[:3]))
         return EOS in said
 
     @torch.no_grad()
@@ -290,7 +290,9 @@ class Transducer:
             Sequences.stack([torch.tensor(encoded[row]) for row in batch]).to(self.device)
             for batch in batches
         ]
-        for batch, read, found in zip(batches, sources, self._found(search, sources), strict=True):
+        keys = [torch.tensor([_key(lines[asked[row]]) for row in batch]) for batch in batches]
+        answered = self._found(search, sources, keys)
+        for batch, read, found in zip(batches, sources, answered, strict=True):
             maps = self._maps({"source": read}, found) if attention else (None, None)
             for place, row in enumerate(batch):
                 source = self.source.reading(lines[asked[row]], self.slots)
@@ -310,13 +312,15 @@ class Transducer:
                 )
         return [results[index] for index in range(len(lines))]
 
-    def _found(self, search: SearchBlueprint, sources: list[Sequences]) -> Iterator[Hypotheses]:
+    def _found(
+        self, search: SearchBlueprint, sources: list[Sequences], keys: list[Int[Tensor, "B"]]
+    ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
         scorer = self._scorer(search)
-        batches = (self._batch(scorer, read) for read in sources)
+        batches = (self._batch(scorer, read, key) for read, key in zip(sources, keys, strict=True))
         if isinstance(search, StepwiseSearch):
             return answers(search, scorer, batches, self.rows)
-        return (search(scorer, *batch) for batch in batches)
+        return (search(scorer, *batch[:3]) for batch in batches)
 
     def _scorer(self, search: SearchBlueprint) -> Scorer:
         """Return what a search asks: the model, and what else an answer has to obey."""
@@ -328,10 +332,14 @@ class Transducer:
             )
         return self.length.over(self.model)
 
-    def _batch(self, scorer: Scorer, read: Sequences) -> Batch:
+    def _batch(
+        self, scorer: Scorer, read: Sequences, keys: Int[Tensor, "B"] | None = None
+    ) -> Batch:
         """Let the scorer read sources."""
         begin = torch.full((len(read.lengths), 1), BOS, device=self.device)
-        return Batch(scorer.encode({"source": read}), begin, self.limit(read.lengths))
+        limit = self.limit(read.lengths)
+        moved = None if keys is None else keys.to(self.device)
+        return Batch(scorer.encode({"source": read}), begin, limit, moved)
 
     def _results(self, source: str, found: Hypotheses, row: int) -> list[Result]:
         """Turn the hypotheses of one source into results, best first."""
@@ -370,15 +378,16 @@ class Transducer:
         return f"Transducer({kinds}, {size / 1e6:.1f} M parameters, {self.search})"
 
 
+def _key(text: str) -> int:
+    """Return what the samples for a text depend on: the same for the same text, wherever asked."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
 def with_alternatives(search: SearchBlueprint, count: int) -> SearchBlueprint:
     """Return the search so that it also finds the ``count`` next best answers.
 
     Raises:
         Problem: it finds one answer only.
     """
-    if count == 0:
-        return search
-    if not isinstance(search, Beam):
-        raise Problem("this search finds one answer only; for alternatives use beam search")
-    width = max(search.width, math.ceil((count + 1) / min(1.0, search.patience)))
-    return search.model_copy(update={"width": width, "n_best": count + 1})
+    return search.with_answers(count + 1) if count else search

@@ -36,7 +36,15 @@ from transduce.nn.positions import PositionsBlueprint
 from transduce.nn.relative import TransformerXlBlueprint
 from transduce.nn.similarity import SimilarityBlueprint
 from transduce.nn.span import SegmentSpanBlueprint, WindowSpanBlueprint
-from transduce.search import Beam, Draft, Greedy, SearchBlueprint
+from transduce.search import (
+    Beam,
+    DiverseBeam,
+    Draft,
+    Greedy,
+    Sample,
+    SearchBlueprint,
+    StochasticBeam,
+)
 from transduce.sequences import Sequences
 
 BOS, EOS = 1, 2
@@ -77,6 +85,11 @@ CHOICES: dict[str, list[Any]] = {
 }
 SAME_LAYERS = {"HybridEncoderBlueprint"}  # as the Transformer's, whose choices are turned
 SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best=3)]
+MORE_SEARCHES: list[SearchBlueprint] = [
+    Sample(samples=3),
+    StochasticBeam(width=3),
+    DiverseBeam(groups=2, width=2),
+]
 
 
 def variants(slot: type[Part]) -> Iterator[Part]:
@@ -200,6 +213,13 @@ def test_searches_of_models(encoder: str, decoder: str) -> None:
         testing.check_search(search, *given)
     testing.check_beam_one_is_greedy(*given)
     testing.check_draft_is_greedy(Draft(span=3, match=1), *given)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_more_searches_of_models(decoder: str) -> None:
+    given = case("recurrent", decoder, 7, 9, 8)
+    for search in MORE_SEARCHES:
+        testing.check_search(search, *given)
 
 
 @pairs(every=True)

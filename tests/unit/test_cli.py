@@ -143,6 +143,8 @@ def test_search_can_be_changed(transduce: Command) -> None:
     assert transduce("predict runs/my search=greedy", LINES).out == greedy
     beam = transduce("predict runs/my --beam 3 --scores", LINES).out
     assert transduce("predict runs/my search.width=3 --scores", LINES).out == beam
+    samples = transduce("predict runs/my search=sample search.samples=3", LINES).out
+    assert transduce("predict runs/my search.kind=sample search.samples=3", LINES).out == samples
     rows = [line.split("\t") for line in beam.split("\n")[:-1]]
     assert all(float(score) <= 0 for score, _ in rows)
 

@@ -83,7 +83,12 @@ class Beam(StepwiseSearch):
         """
         return self.width + 1
 
-    def begin(self, limit: Int[Tensor, "A"]) -> BeamNotes:
+    def with_answers(self, count: int) -> Beam:
+        """Return the search so that it returns ``count`` hypotheses, wider if it has to be."""
+        width = max(self.width, math.ceil(count / min(1.0, self.patience)))
+        return self.model_copy(update={"width": width, "n_best": count})
+
+    def begin(self, limit: Int[Tensor, "A"], keys: Int[Tensor, "A"]) -> BeamNotes:
         """Return empty notes; of the rows only the first lives."""
         live = torch.full((len(limit), self.width), -torch.inf, device=limit.device)
         live[:, 0] = 0.0

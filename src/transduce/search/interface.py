@@ -16,11 +16,16 @@ from transduce.search.scorer import Scorer
 
 
 class Batch(NamedTuple):
-    """Sources that are read together."""
+    """Sources that are read together.
+
+    ``keys`` are what the random numbers for each source depend on; without them all sources share
+    theirs.
+    """
 
     memory: Any
     prompt: Int[Tensor, "B P"]
     limit: Int[Tensor, "B"]
+    keys: Int[Tensor, "B"] | None = None
 
 
 class SearchBlueprint(Part):
@@ -28,6 +33,7 @@ class SearchBlueprint(Part):
 
     eos: ClassVar[int] = 2  # the symbol that ends a hypothesis, the same in every vocabulary
     shares: ClassVar[bool] = False  # it takes symbols of the source for those of the answer
+    distinct: ClassVar[bool] = True  # no two hypotheses of a source are equal
 
     @abstractmethod
     def __call__(
@@ -64,3 +70,13 @@ class SearchBlueprint(Part):
             "it decides on whole answers, so that there is nothing to show before; search greedily",
             f"search.kind: {self.kind}",
         )
+
+    def with_answers(self, count: int) -> SearchBlueprint:
+        """Return the search so that it returns at least ``count`` hypotheses, if there are so many.
+
+        Raises:
+            Problem: it finds one only.
+        """
+        if count > 1:
+            raise Problem("this search finds one answer only; for alternatives use beam search")
+        return self

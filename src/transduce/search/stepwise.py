@@ -1,8 +1,9 @@
 """Searches that go token by token, and what drives them: sources come and go, rows are few.
 
-A search of this kind says what it notes of each source and how it moves on from the best tokens
-after each of its rows. When sources leave the rows, which take their places, and in which order
-hypotheses lie in the state is decided here, once for all searches.
+A search of this kind says what it notes of each source, which tokens it weighs after each of its
+rows (the best ones, if it says nothing), and how it moves on from them. When sources leave the
+rows, which take their places, and in which order hypotheses lie in the state is decided here, once
+for all searches.
 """
 
 from __future__ import annotations
@@ -47,18 +48,30 @@ class StepwiseSearch(SearchBlueprint):
     @property
     @abstractmethod
     def branches(self) -> int:
-        """Number of tokens after each row that it wants to see, the best ones."""
+        """Number of tokens M after each row that it wants to see."""
 
     @abstractmethod
-    def begin(self, limit: Int[Tensor, "A"]) -> Any:
+    def begin(self, limit: Int[Tensor, "A"], keys: Int[Tensor, "A"]) -> Any:
         """Return the notes on sources before any token; of the K rows only the first is real.
 
-        Notes are a tree whose tensors lead with the sources.
+        Notes are a tree whose tensors lead with the sources. All that is random about a source
+        follows from its key.
         """
+
+    def branch(
+        self, notes: Any, log_probs: Float[Tensor, "A R V"]
+    ) -> tuple[Float[Tensor, "A R M"], Int[Tensor, "A R M"]]:
+        """Return the tokens after each row that are worth weighing: here the best ones.
+
+        R is 1 behind the prompt, and what is returned may have K rows even then; later it is K.
+        """
+        values, ids = top(log_probs.flatten(0, 1), self.branches)
+        shape = (*log_probs.shape[:2], -1)
+        return values.float().view(shape), ids.view(shape)
 
     @abstractmethod
     def weigh(self, notes: Any, values: Float[Tensor, "A K M"], ids: Int[Tensor, "A K M"]) -> Move:
-        """Choose among the best tokens after each row.
+        """Choose among the tokens after each row, given with their log-probabilities.
 
         Notes may be changed in place. An answered source is asked again until it has left the
         rows, and what is said then is not heard.
@@ -98,7 +111,7 @@ class Slots(NamedTuple):
 
     state: Any  # K rows for each
     notes: Any
-    values: Float[Tensor, "A K M"]  # of the best tokens that may follow each row
+    values: Float[Tensor, "A K M"]  # of the tokens that may follow each row
     ids: Int[Tensor, "A K M"]
     batch: Int[Tensor, "A"]  # number of the batch that it came with
     place: Int[Tensor, "A"]  # its number there
@@ -150,18 +163,19 @@ def answers(
 
 def _admit(search: StepwiseSearch, scorer: Scorer, batch: Batch, number: int) -> Slots:
     """Read the prompts, in one row each: the other rows are not born yet."""
-    memory, prompt, limit = batch
+    memory, prompt, limit, keys = batch
     if limit.min() < 1:
         raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
     log_probs, state = scorer.extend(prompt, scorer.start(memory))
-    values, ids = top(log_probs[:, -1], search.branches)
+    notes = search.begin(limit, torch.zeros_like(limit) if keys is None else keys)
+    values, ids = search.branch(notes, log_probs[:, -1:])
     spread = (-1, search.rows, -1)
     place = torch.arange(len(limit), device=limit.device)
     return Slots(
         tree.widen(state, search.rows) if search.rows > 1 else state,
-        search.begin(limit),
-        values.float()[:, None].expand(spread),
-        ids[:, None].expand(spread),
+        notes,
+        values.expand(spread),
+        ids.expand(spread),
         torch.full_like(place, number),
         place,
         torch.ones_like(place, dtype=torch.bool),
@@ -186,9 +200,9 @@ def _advance(
         if not torch.equal(rows, torch.arange(len(rows), device=rows.device)):
             state = tree.reorder(state, rows)
     log_probs, state = scorer.extend(tokens.flatten()[:, None], state)
-    values, ids = top(log_probs[:, -1], search.branches)
-    shape = (sources, search.rows, -1)
-    return slots._replace(state=state, values=values.float().view(shape), ids=ids.view(shape))
+    after = log_probs[:, -1].view(sources, search.rows, -1)
+    values, ids = search.branch(slots.notes, after)
+    return slots._replace(state=state, values=values, ids=ids)
 
 
 class _Shelf:

@@ -52,12 +52,16 @@ def check_hypotheses(
     prompt: Int[Tensor, "B P"],
     limit: Int[Tensor, "B"],
 ) -> None:
-    """Hypotheses end with eos exactly if finished, keep the limit, differ, and come best first."""
+    """Hypotheses end with eos exactly if finished, keep the limit, and come best first.
+
+    They differ, unless the search says that they may not.
+    """
     found = search(scorer, scorer.encode(sources), prompt, limit)
     require(not found.scores.isnan().any(), "hypotheses: a score is NaN")
     for row, strings in enumerate(_strings(found)):
         real = [string for string in strings if string]
-        require(len(set(real)) == len(real), f"hypotheses: source {row} has twins: {strings}")
+        twins = search.distinct and len(set(real)) < len(real)
+        require(not twins, f"hypotheses: source {row} has twins: {strings}")
         order = []
         for rank, string in enumerate(strings):
             place = f"hypotheses: number {rank} of source {row}, {string},"
@@ -140,10 +144,12 @@ def check_refill(
     size: int = 2,
 ) -> None:
     """Sources that take the places of answered ones get the answers they get in one batch."""
-    whole = search(scorer, scorer.encode(sources), prompt, limit)
+    keys = torch.arange(len(limit), device=limit.device)
+    together = Batch(scorer.encode(sources), prompt, limit, keys)
+    whole = next(answers(search, scorer, [together], len(limit)))
     cuts = torch.split(torch.arange(len(limit), device=limit.device), size)
     batches = (
-        Batch(scorer.encode(pick(sources, rows)), prompt[rows], limit[rows]) for rows in cuts
+        Batch(scorer.encode(pick(sources, rows)), prompt[rows], limit[rows], rows) for rows in cuts
     )
     found = list(answers(search, scorer, batches, 2 * size))
     require(len(found) == len(cuts), f"refill: {len(found)} batches answered of {len(cuts)}")
