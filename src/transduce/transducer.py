@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -23,6 +23,7 @@ from transduce.folder import recover
 from transduce.nn.packed import pack
 from transduce.problem import Problem
 from transduce.search.beam import Beam
+from transduce.search.exact import Exact
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
@@ -62,6 +63,12 @@ class Result:
     source_pieces: tuple[str, ...] = ()
     attention: Float[np.ndarray, "T S"] | None = None  # tokens by source pieces, if asked for
     copying: Float[np.ndarray, "T S"] | None = None  # how likely each was copied from each piece
+    bound: float | None = None  # proven by exact search: no finished answer scores higher
+
+    @property
+    def proven(self) -> bool:
+        """Whether exact search has proven that no finished answer scores higher."""
+        return self.finished and self.bound is not None and self.score >= self.bound
 
     def __str__(self) -> str:
         return self.text
@@ -261,16 +268,13 @@ class Transducer:
                 pieces = tuple(source.pieces(encoded[row]))
                 best, *others = self._results(lines[asked[row]], found, place)
                 real = place, slice(len(best.tokens)), slice(len(pieces))
-                results[asked[row]] = Result(
-                    best.source,
-                    best.text,
-                    best.score,
-                    best.log_prob,
-                    best.finished,
-                    best.tokens,
-                    tuple(others),
-                    pieces,
-                    *(None if map is None else map[real].cpu().numpy() for map in maps),
+                looked, copied = (None if x is None else x[real].cpu().numpy() for x in maps)
+                results[asked[row]] = replace(
+                    best,
+                    alternatives=tuple(others),
+                    source_pieces=pieces,
+                    attention=looked,
+                    copying=copied,
                 )
         return [results[index] for index in range(len(lines))]
 
@@ -305,6 +309,7 @@ class Transducer:
                     float(found.log_probs[row, rank]),
                     bool(found.finished[row, rank]),
                     tuple(map(Token, codec.pieces(ids), log_probs)),
+                    bound=None if found.bound is None else float(found.bound[row]),
                 )
             )
         return results
@@ -333,6 +338,8 @@ def with_alternatives(search: SearchBlueprint, count: int) -> SearchBlueprint:
     """
     if count == 0:
         return search
+    if isinstance(search, Exact):
+        return search.model_copy(update={"n_best": count + 1})
     if not isinstance(search, Beam):
         raise Problem("this search finds one answer only; for alternatives use beam search")
     width = max(search.width, count + 1)

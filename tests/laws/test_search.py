@@ -15,7 +15,7 @@ from toys import EOS, Recurrent, Table, with_holes, with_ties, without_eos
 
 from transduce import testing, tree
 from transduce.problem import Problem
-from transduce.search import Beam, Greedy, PowerNormalisation, Scorer, SearchBlueprint, force
+from transduce.search import Beam, Exact, Greedy, PowerNormalisation, Scorer, SearchBlueprint, force
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import EOS as TEXT_EOS
 
@@ -32,6 +32,8 @@ SEARCHES: list[SearchBlueprint] = [
     Beam(width=2, n_best=2),
     Beam(width=5, n_best=3, normalisation=PowerNormalisation(exponent=0.0)),
     Beam(width=7, n_best=7),
+    Exact(nodes=40),
+    Exact(nodes=60, width=1, n_best=3, normalisation=PowerNormalisation()),
 ]
 
 
@@ -79,6 +81,11 @@ def test_beam_one_is_greedy(maker: Callable[[int], Any]) -> None:
 @pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
 def test_wide_beam_is_exact(maker: Callable[[int], Any], exponent: float) -> None:
     testing.check_beam_exact(maker(5), *task(6, 5, 4), exponent)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
+def test_exact_search_is_exact(maker: Callable[[int], Any], exponent: float) -> None:
+    testing.check_exact(maker(5), *task(6, 5, 4), exponent)
 
 
 class Live(NamedTuple):
@@ -209,7 +216,7 @@ def test_trace_holds_every_hypothesis() -> None:
 def test_nothing_to_say() -> None:
     scorer, given = Table(6), task(3, 6, 4)
     scorer.scores[:] = -torch.inf
-    for search in (Greedy(), Beam(width=3, n_best=2)):
+    for search in (Greedy(), Beam(width=3, n_best=2), Exact(n_best=2)):
         found = search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
         assert not found.lengths.any()
         assert not found.finished.any()
@@ -241,7 +248,7 @@ def answers(search: SearchBlueprint, scorer: Scorer, limit: int) -> tuple[list[l
     return [found.tokens[0, k, :n].tolist() for k, n in enumerate(lengths)], found.finished[0]
 
 
-@pytest.mark.parametrize("search", [Greedy(), Beam(width=3)], ids=str)
+@pytest.mark.parametrize("search", [Greedy(), Beam(width=3), Exact()], ids=str)
 def test_a_dead_end_keeps_what_came_before(search: SearchBlueprint) -> None:
     scorer = Script([{3: 1.0}, {3: 0.5}, {}])
     for limit, wanted in ((6, [3, 3]), (1, [3])):
@@ -280,7 +287,7 @@ def test_equal_tokens_lowest_first() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("search", [Greedy(), Beam(width=2)], ids=str)
+@pytest.mark.parametrize("search", [Greedy(), Beam(width=2), Exact()], ids=str)
 def test_nan_is_an_error(search: SearchBlueprint) -> None:
     scorer, given = Table(6), task(3, 6, 4)
     scorer.scores[:, 4] = torch.nan

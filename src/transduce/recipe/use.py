@@ -63,7 +63,7 @@ def predict(
     ``parts`` are files of the user's own that define parts of the model. With ``scores`` the score
     and a tab stand before the text. With ``best`` above 1 there are up to that many answers, a line
     each, behind the number of the line that they answer and a tab. At the end ``show`` is told
-    which answers the length limit cut off.
+    which answers the length limit cut off, and for which the budget of exact search was too small.
 
     Raises:
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
@@ -71,15 +71,23 @@ def predict(
     model = Transducer.load(run, parts=parts)
     search = override(PredictBlueprint(search=model.search), changes).search
     results = model.predict(lines, search, alternatives=best - 1, ahead=ahead)
-    cut: list[int] = []
+    cut, unproven = list[int](), list[int]()
     for number, result in enumerate(results, 1):
         if not result.finished:
             cut.append(number)
+        if result.bound is not None and not result.proven:
+            unproven.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores)
     if cut:
-        places = ", ".join(str(number) for number in cut[:10]) + (", ..." if cut[10:] else "")
-        show.say(f"warning: {len(cut)} answers reached the length limit: lines {places}")
+        show.say(f"warning: {len(cut)} answers reached the length limit: lines {_places(cut)}")
+    if unproven:
+        places = _places(unproven)
+        show.say(f"warning: {len(unproven)} answers are not proven to be the best: lines {places}")
+
+
+def _places(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:10])) + (", ..." if numbers[10:] else "")
 
 
 def _row(answer: Result, number: int | None, scores: bool) -> str:

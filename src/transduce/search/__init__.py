@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transduce.search.beam import Beam
+from transduce.search.exact import Exact, search_errors
 from transduce.search.greedy import Greedy
 from transduce.search.hypotheses import (
     Hypotheses,
@@ -18,6 +19,7 @@ from transduce.search.stepwise import StepwiseSearch, answers
 __all__ = [
     "Batch",
     "Beam",
+    "Exact",
     "Greedy",
     "Hypotheses",
     "LengthNormalisation",
@@ -28,4 +30,5 @@ __all__ = [
     "Trace",
     "answers",
     "force",
+    "search_errors",
 ]

@@ -29,11 +29,7 @@ def top(
     else:
         # One more than is asked for, to see whether the last one is tied with what is left out.
         values, ids = _select(scores, min(count + 1, scores.shape[1]))
-    if values[:, 0].isnan().any():
-        raise Problem(
-            "the model answers NaN instead of scores; its weights are damaged or its training "
-            "diverged: take an earlier checkpoint"
-        )
+    refuse_nan(values[:, 0])  # NaN is above all numbers
     tied = (values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -torch.inf)
     values, ids = values[:, :count], ids[:, :count]
     if tied.any():
@@ -41,6 +37,19 @@ def top(
         exact_values, exact_ids = _lowest_first(scores[rows], values.shape[1])
         values, ids = values.index_copy(0, rows, exact_values), ids.index_copy(0, rows, exact_ids)
     return values, ids
+
+
+def refuse_nan(scores: Float[Tensor, "*shape"]) -> None:
+    """Stop where a score is not a number.
+
+    Raises:
+        Problem: one is.
+    """
+    if scores.isnan().any():
+        raise Problem(
+            "the model answers NaN instead of scores; its weights are damaged or its training "
+            "diverged: take an earlier checkpoint"
+        )
 
 
 def _select(scores: Float[Tensor, "N V"], count: int) -> tuple[Tensor, Tensor]:
