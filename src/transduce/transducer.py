@@ -16,17 +16,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transduce.blueprint import define
-from transduce.bundle import Bundle, is_bundle
+from transduce.bundle import Bundle, is_bundle, require_same_target
 from transduce.data.stream import by_length
 from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
 from transduce.nn.packed import pack
 from transduce.problem import Problem
-from transduce.search.beam import Beam
-from transduce.search.exact import Exact
+from transduce.search.ensemble import Average, Ensemble
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
+from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS
@@ -91,13 +91,27 @@ class Transducer:
     The answer for a text does not depend on what else is asked at the same time.
     """
 
-    def __init__(self, bundle: Bundle, device: torch.device | None = None, rows: int = 64) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: torch.device | None = None,
+        rows: int = 64,
+        *,
+        beside: Sequence[Bundle] = (),
+        average: Average = "probabilities",
+    ) -> None:
         self.rows = rows  # sources searched side by side
         cuda = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = device or torch.device(cuda)
         self.bundle = bundle
         self.source, self.target = bundle.codecs["source"], bundle.codecs["target"]
         self.model = bundle.model.to(self.device).eval()
+        for number, other in enumerate(beside, 2):
+            require_same_target(bundle, other, f"model {number} of the ensemble")
+            other.model.to(self.device).eval()
+        self.bundles = (bundle, *beside)
+        models = tuple(one.model for one in self.bundles)
+        self.scorer: Scorer = Ensemble(models, average) if beside else self.model
         self.search = bundle.blueprint.search
         self.slots = bundle.blueprint.model.head.slots
 
@@ -127,6 +141,19 @@ class Transducer:
         pack(loaded.model)
         keep_freed_memory()
         return loaded
+
+    def ensemble(
+        self, others: Sequence[Transducer], average: Average = "probabilities"
+    ) -> Transducer:
+        """Return the transducer that asks the models of others together with this one's.
+
+        Each reads a text in its own way; search and limits are this one's.
+
+        Raises:
+            Problem: a target vocabulary is not that of this model.
+        """
+        beside = [*self.bundles[1:], *(bundle for other in others for bundle in other.bundles)]
+        return Transducer(self.bundle, self.device, self.rows, beside=beside, average=average)
 
     @overload
     def __call__(
@@ -162,10 +189,14 @@ class Transducer:
         ``attention`` for where the model looked and what it copied (None where it does not).
 
         Raises:
-            Problem: alternatives are wanted of a search that finds one answer only, or a text is
-                longer than there are positions learned.
+            Problem: alternatives are wanted of a search that finds one answer only, attention of an
+                ensemble, or a text is longer than there are positions learned.
         """
         lines = [inputs] if isinstance(inputs, str) else list(inputs)
+        if attention and len(self.bundles) > 1:
+            raise Problem(
+                "each model of an ensemble looks elsewhere; ask one of them for attention"
+            )
         chosen = with_alternatives(search or self.search, alternatives)
         results = self._answer(lines, chosen, attention, 1)
         return results[0] if isinstance(inputs, str) else results
@@ -190,51 +221,75 @@ class Transducer:
             first += len(block)
 
     @torch.no_grad()
-    def force(self, sources: Sequence[str], targets: Sequence[str]) -> list[tuple[Token, ...]]:
+    def force(
+        self, sources: Sequence[str], targets: Sequence[str], first: int = 1
+    ) -> list[tuple[Token, ...]]:
         """Return how likely the model finds each symbol of given targets, their end included.
+
+        ``first`` is the number of the first text, for errors.
 
         Raises:
             Problem: a text is longer than there are positions learned.
         """
-        self.model.eval()
-        pairs = [
-            (
-                torch.tensor(self._read("source", at, source, source)),
-                self._read("target", at, target, source),
-            )
-            for at, (source, target) in enumerate(zip(sources, targets, strict=True), 1)
-        ]
-        longest = np.array([max(len(source), len(ids)) for source, ids in pairs], dtype=np.int64)
+        self._evaluate()
+        pairs = list(enumerate(zip(sources, targets, strict=True), first))
+        given = [self._read("source", at, source, source) for at, (source, _) in pairs]
+        wanted = [self._read("target", at, target, source)[0] for at, (source, target) in pairs]
+        longest = np.array(
+            [max(len(ids), *map(len, own)) for own, ids in zip(given, wanted, strict=True)],
+            dtype=np.int64,
+        )
         found: list[tuple[Token, ...]] = [()] * len(pairs)
         for batch in by_length(longest, TOKENS // 8, self.rows):
-            inputs = {"source": Sequences.stack([pairs[row][0] for row in batch]).to(self.device)}
-            read = Sequences.stack([torch.tensor(pairs[row][1]) for row in batch]).to(self.device)
+            memory = self.scorer.encode(self._stack(given, batch))
+            read = Sequences.stack([torch.tensor(wanted[row]) for row in batch]).to(self.device)
             prompt = torch.full((len(batch), 1), BOS, device=self.device)
-            memory = self.model.encode(inputs)
-            log_probs = force(self.model, memory, prompt, read.data[:, None], read.lengths[:, None])
+            tokens, lengths = read.data[:, None], read.lengths[:, None]
+            log_probs = force(self.scorer, memory, prompt, tokens, lengths)
             for place, row in enumerate(batch):
-                ids = pairs[row][1]
+                ids = wanted[row]
                 pieces = self.target.reading(sources[row], self.slots).pieces(ids)
                 found[row] = tuple(map(Token, pieces, log_probs[place, 0, : len(ids)].tolist()))
         return found
 
-    def _read(self, side: str, number: int, text: str, source: str) -> list[int]:
-        """Encode a text of that source, which nothing ever shortens."""
-        codec = self.bundle.codecs[side].reading(source, self.slots)
-        ids, most = [*codec.encode(text), EOS], self.model.longest[side]
-        if most is not None and len(ids) > most:
-            raise Problem(
-                f"the {side} has {len(ids)} symbols with its end, and this model has learned "
-                f"{most} positions; shorten it or split it up",
-                f"text {number}",
-            )
-        return ids
+    def _evaluate(self) -> None:
+        for bundle in self.bundles:
+            bundle.model.eval()
+
+    def _read(self, side: str, number: int, text: str, source: str) -> list[list[int]]:
+        """Encode a text of that source, which nothing ever shortens, for each model."""
+        found = []
+        for bundle in self.bundles:
+            codec = bundle.codecs[side].reading(source, self.slots)
+            ids, most = [*codec.encode(text), EOS], bundle.model.longest[side]
+            if most is not None and len(ids) > most:
+                raise Problem(
+                    f"the {side} has {len(ids)} symbols with its end, and this model has learned "
+                    f"{most} positions; shorten it or split it up",
+                    f"text {number}",
+                )
+            found.append(ids)
+        return found
+
+    def _stack(
+        self, read: Sequence[list[list[int]]], batch: Int[np.ndarray, "M"]
+    ) -> dict[str, Sequences]:
+        """Return the sources of a batch as the scorer wants them, for each model its own."""
+        own = [
+            list(map(torch.tensor, rows))
+            for rows in zip(*(read[row] for row in batch), strict=True)
+        ]
+        names = ["source", *(f"{number}:source" for number in range(2, len(own) + 1))]
+        stacked = (Sequences.stack(rows).to(self.device) for rows in own)
+        return dict(zip(names, stacked, strict=True))
 
     def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """Return the most tokens that sources of these lengths may be answered with."""
         factor, extra = self.bundle.blueprint.longest
-        most, positions = (lengths * factor).ceil().long() + extra, self.model.longest["target"]
-        return most if positions is None else most.clamp(max=positions)
+        most = (lengths * factor).ceil().long() + extra
+        positions = [bundle.model.longest["target"] for bundle in self.bundles]
+        learned = [count for count in positions if count is not None]
+        return most.clamp(max=min(learned)) if learned else most
 
     @torch.no_grad()
     def _answer(
@@ -244,7 +299,7 @@ class Transducer:
 
         ``first`` is the number of the first text, for errors.
         """
-        self.model.eval()
+        self._evaluate()
         results = {
             index: Result(line, "", 0.0, 0.0, True, ())
             for index, line in enumerate(lines)
@@ -254,18 +309,15 @@ class Transducer:
         encoded = [
             self._read("source", first + index, lines[index], lines[index]) for index in asked
         ]
-        lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+        lengths = np.array([max(map(len, own)) for own in encoded], dtype=np.int64)
         beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1
         batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
-        sources = [
-            Sequences.stack([torch.tensor(encoded[row]) for row in batch]).to(self.device)
-            for batch in batches
-        ]
+        sources = [self._stack(encoded, batch) for batch in batches]
         for batch, read, found in zip(batches, sources, self._found(search, sources), strict=True):
-            maps = self._maps({"source": read}, found) if attention else (None, None)
+            maps = self._maps(read, found) if attention else (None, None)
             for place, row in enumerate(batch):
                 source = self.source.reading(lines[asked[row]], self.slots)
-                pieces = tuple(source.pieces(encoded[row]))
+                pieces = tuple(source.pieces(encoded[row][0]))
                 best, *others = self._results(lines[asked[row]], found, place)
                 real = place, slice(len(best.tokens)), slice(len(pieces))
                 looked, copied = (None if x is None else x[real].cpu().numpy() for x in maps)
@@ -278,19 +330,21 @@ class Transducer:
                 )
         return [results[index] for index in range(len(lines))]
 
-    def _found(self, search: SearchBlueprint, sources: list[Sequences]) -> Iterator[Hypotheses]:
+    def _found(
+        self, search: SearchBlueprint, sources: list[dict[str, Sequences]]
+    ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
         batches = (
             Batch(
-                self.model.encode({"source": read}),
-                torch.full((len(read.lengths), 1), BOS, device=self.device),
-                self.limit(read.lengths),
+                self.scorer.encode(read),
+                torch.full((len(read["source"].lengths), 1), BOS, device=self.device),
+                self.limit(read["source"].lengths),
             )
             for read in sources
         )
         if isinstance(search, StepwiseSearch):
-            return answers(search, self.model, batches, self.rows)
-        return (search(self.model, *batch) for batch in batches)
+            return answers(search, self.scorer, batches, self.rows)
+        return (search(self.scorer, *batch) for batch in batches)
 
     def _results(self, source: str, found: Hypotheses, row: int) -> list[Result]:
         """Turn the hypotheses of one source into results, best first."""
@@ -336,11 +390,4 @@ def with_alternatives(search: SearchBlueprint, count: int) -> SearchBlueprint:
     Raises:
         Problem: it finds one answer only.
     """
-    if count == 0:
-        return search
-    if isinstance(search, Exact):
-        return search.model_copy(update={"n_best": count + 1})
-    if not isinstance(search, Beam):
-        raise Problem("this search finds one answer only; for alternatives use beam search")
-    width = max(search.width, count + 1)
-    return search.model_copy(update={"width": width, "n_best": count + 1})
+    return search.with_answers(count + 1) if count else search

@@ -10,7 +10,6 @@ import tiny
 import torch
 from torch import Tensor
 
-from transduce.problem import Problem
 from transduce.search import (
     Beam,
     Exact,
@@ -21,7 +20,7 @@ from transduce.search import (
     search_errors,
 )
 from transduce.sequences import Sequences
-from transduce.transducer import Transducer, with_alternatives
+from transduce.transducer import Transducer
 
 MODELS = tiny.MODELS | {"stepwise": tiny.STEPWISE}
 
@@ -121,6 +120,3 @@ def test_it_has_alternatives() -> None:
     scores = [answer.score, *(other.score for other in answer.alternatives)]
     assert len(scores) == 4
     assert scores == sorted(scores, reverse=True)
-    assert with_alternatives(Exact(), 0) == Exact()
-    with pytest.raises(Problem, match="one answer only"):
-        with_alternatives(Greedy(), 1)

@@ -26,6 +26,7 @@ from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe.init import corpus
 from transduce.recipe.validate import predict_and_score
+from transduce.search.ensemble import Average
 from transduce.search.interface import SearchBlueprint
 from transduce.train.progress import Show
 from transduce.transducer import Result, Transducer
@@ -33,11 +34,29 @@ from transduce.transducer import Result, Transducer
 BOOTSTRAP = 1000  # resamples behind a confidence interval
 
 
+class EnsembleBlueprint(Blueprint):
+    """Models that are asked together with the one that is named first."""
+
+    runs: tuple[str, ...] = Field(min_length=1)
+    """folders of runs or of models; each reads the source in its own way"""
+    average: Average = "probabilities"
+    """the mean of what: of the models' probabilities, or of their logarithms"""
+
+
 class PredictBlueprint(Blueprint):
     """What can be changed about prediction."""
 
     search: SearchBlueprint
     """how to look for the answer"""
+    ensemble: EnsembleBlueprint | None = None
+    """other models to ask as well; null for none"""
+
+    def joined(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
+        """Return the model, together with those of the ensemble."""
+        if self.ensemble is None:
+            return model
+        others = [Transducer.load(run, parts=parts) for run in self.ensemble.runs]
+        return model.ensemble(others, self.ensemble.average)
 
 
 class EvaluateBlueprint(PredictBlueprint):
@@ -69,8 +88,9 @@ def predict(
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
     model = Transducer.load(run, parts=parts)
-    search = override(PredictBlueprint(search=model.search), changes).search
-    results = model.predict(lines, search, alternatives=best - 1, ahead=ahead)
+    setting = override(PredictBlueprint(search=model.search), changes)
+    model = setting.joined(model, parts)
+    results = model.predict(lines, setting.search, alternatives=best - 1, ahead=ahead)
     cut, unproven = list[int](), list[int]()
     for number, result in enumerate(results, 1):
         if not result.finished:
@@ -135,6 +155,7 @@ def evaluate(
         metrics = read(run / "experiment.yaml", Experiment).metrics
         setting = EvaluateBlueprint(search=model.search, metrics=metrics)
     setting = override(setting, changes)
+    model = setting.joined(model, parts)
     base = Path.cwd()
     grouped = corpus(data, base).model_copy(update={"group": True})
     examples = list(grouped.read(base, Skipped()))
@@ -148,7 +169,8 @@ def _perplexity(model: Transducer, examples: Sequence[Example]) -> Score:
     pairs = [
         (example.sources["source"], text) for example in examples for text in example.references
     ]
-    forced = iter(model.force(*zip(*pairs, strict=True)))
+    sources, targets = zip(*pairs, strict=True)
+    forced = iter(model.force(sources, targets))
     segments = [
         [token.log_prob for tokens in islice(forced, len(example.references)) for token in tokens]
         for example in examples

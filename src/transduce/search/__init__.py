@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transduce.search.beam import Beam
+from transduce.search.ensemble import Average, Ensemble
 from transduce.search.exact import Exact, search_errors
 from transduce.search.greedy import Greedy
 from transduce.search.hypotheses import (
@@ -17,8 +18,10 @@ from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 
 __all__ = [
+    "Average",
     "Batch",
     "Beam",
+    "Ensemble",
     "Exact",
     "Greedy",
     "Hypotheses",

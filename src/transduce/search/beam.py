@@ -57,6 +57,10 @@ class Beam(StepwiseSearch):
             raise ValueError(f"n_best {self.n_best} is more than width {self.width}; raise width")
         return self
 
+    def with_answers(self, count: int) -> Beam:
+        """Return the search so that it returns ``count`` hypotheses, wider if it has to be."""
+        return self.model_copy(update={"width": max(self.width, count), "n_best": count})
+
     @property
     def rows(self) -> int:
         """Number of rows for each source."""

@@ -44,6 +44,10 @@ class Exact(SearchBlueprint):
     width: PositiveInt = 16
     """prefixes to read side by side; more are quicker to read, and leave a little less alone"""
 
+    def with_answers(self, count: int) -> Exact:
+        """Return the search for the ``count`` best."""
+        return self.model_copy(update={"n_best": count})
+
     @torch.no_grad()
     def __call__(
         self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"], limit: Int[Tensor, "B"]

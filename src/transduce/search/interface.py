@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from transduce.blueprint import Part
+from transduce.problem import Problem
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.scorer import Scorer
 
@@ -44,3 +45,13 @@ class SearchBlueprint(Part):
             Problem: the scorer answers NaN.
             ValueError: a limit is below 1.
         """
+
+    def with_answers(self, count: int) -> SearchBlueprint:
+        """Return the search so that it returns at least ``count`` hypotheses, if there are so many.
+
+        Raises:
+            Problem: it finds one only.
+        """
+        if count > 1:
+            raise Problem("this search finds one answer only; for alternatives use beam search")
+        return self
