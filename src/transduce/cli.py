@@ -178,20 +178,14 @@ def predict(
     from transduce.recipe.use import predict, texts_of
     from transduce.train.progress import Show
 
-    changes = [argument for argument in arguments or () if "=" in argument]
-    files = [argument for argument in arguments or () if "=" not in argument and argument != "-"]
-    if len(files) > 1:
-        raise Problem(
-            "one file at a time; for several use: cat FILES | transduce predict RUN", files[1]
-        )
-    lines = texts_of(Path(files[0]) if files else sys.stdin.buffer)
-    if not files and sys.stdin.isatty():
+    file, changes = _sorted(arguments or (), "predict")
+    lines = texts_of(file or sys.stdin.buffer)
+    if not file and sys.stdin.isatty():
         batch = 1
-    changes = [*_search(beam, greedy), *changes]
     found = predict(
         run,
         lines,
-        changes,
+        [*_search(beam, greedy), *changes],
         parts=parts or (),
         best=nbest,
         scores=scores,
@@ -200,6 +194,46 @@ def predict(
     )
     for answer in found:
         typer.echo(answer.encode())
+
+
+@app.command()
+def score(
+    run: Run,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE|KEY=VALUE",
+            help="Source and target, a tab between them, a line each (standard input if left "
+            "out), and changes, such as ensemble.runs=[RUN2].",
+        ),
+    ] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Objects that name the symbols.")] = False,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Lines to read before scoring them.")
+    ] = 4096,
+    parts: Parts = None,
+) -> None:
+    """Say how likely given targets are, and each of their symbols."""
+    from transduce.recipe.score import score
+    from transduce.recipe.use import texts_of
+
+    file, changes = _sorted(arguments or (), "score")
+    lines = texts_of(file or sys.stdin.buffer)
+    if not file and sys.stdin.isatty():
+        batch = 1
+    name = str(file or "stdin")
+    for row in score(run, lines, name, changes, parts=parts or (), jsonl=jsonl, ahead=batch):
+        typer.echo(row.encode())
+
+
+def _sorted(arguments: Sequence[str], verb: str) -> tuple[Path | None, list[str]]:
+    """Tell a file (None: standard input) from changes."""
+    changes = [argument for argument in arguments if "=" in argument]
+    files = [argument for argument in arguments if "=" not in argument and argument != "-"]
+    if len(files) > 1:
+        what = f"one file at a time; for several use: cat FILES | transduce {verb} RUN"
+        raise Problem(what, files[1])
+    return (Path(files[0]) if files else None), changes
 
 
 @app.command()

@@ -222,19 +222,20 @@ class Transducer:
 
     @torch.no_grad()
     def force(
-        self, sources: Sequence[str], targets: Sequence[str], first: int = 1
+        self, sources: Sequence[str], targets: Sequence[str], places: Sequence[str] | None = None
     ) -> list[tuple[Token, ...]]:
         """Return how likely the model finds each symbol of given targets, their end included.
 
-        ``first`` is the number of the first text, for errors.
+        ``places`` are what errors call the pairs; their numbers if left out.
 
         Raises:
             Problem: a text is longer than there are positions learned.
         """
         self._evaluate()
-        pairs = list(enumerate(zip(sources, targets, strict=True), first))
-        given = [self._read("source", at, source, source) for at, (source, _) in pairs]
-        wanted = [self._read("target", at, target, source)[0] for at, (source, target) in pairs]
+        places = places or [f"text {number}" for number in range(1, len(sources) + 1)]
+        pairs = list(zip(places, sources, targets, strict=True))
+        given = [self._read("source", place, source, source) for place, source, _ in pairs]
+        wanted = [self._read("target", place, target, source)[0] for place, source, target in pairs]
         longest = np.array(
             [max(len(ids), *map(len, own)) for own, ids in zip(given, wanted, strict=True)],
             dtype=np.int64,
@@ -256,7 +257,7 @@ class Transducer:
         for bundle in self.bundles:
             bundle.model.eval()
 
-    def _read(self, side: str, number: int, text: str, source: str) -> list[list[int]]:
+    def _read(self, side: str, place: str, text: str, source: str) -> list[list[int]]:
         """Encode a text of that source, which nothing ever shortens, for each model."""
         found = []
         for bundle in self.bundles:
@@ -266,7 +267,7 @@ class Transducer:
                 raise Problem(
                     f"the {side} has {len(ids)} symbols with its end, and this model has learned "
                     f"{most} positions; shorten it or split it up",
-                    f"text {number}",
+                    place,
                 )
             found.append(ids)
         return found
@@ -307,7 +308,8 @@ class Transducer:
         }
         asked = [index for index in range(len(lines)) if index not in results]
         encoded = [
-            self._read("source", first + index, lines[index], lines[index]) for index in asked
+            self._read("source", f"text {first + index}", lines[index], lines[index])
+            for index in asked
         ]
         lengths = np.array([max(map(len, own)) for own in encoded], dtype=np.int64)
         beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1

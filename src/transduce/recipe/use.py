@@ -43,11 +43,9 @@ class EnsembleBlueprint(Blueprint):
     """the mean of what: of the models' probabilities, or of their logarithms"""
 
 
-class PredictBlueprint(Blueprint):
-    """What can be changed about prediction."""
+class AskBlueprint(Blueprint):
+    """What can be changed about who is asked."""
 
-    search: SearchBlueprint
-    """how to look for the answer"""
     ensemble: EnsembleBlueprint | None = None
     """other models to ask as well; null for none"""
 
@@ -57,6 +55,13 @@ class PredictBlueprint(Blueprint):
             return model
         others = [Transducer.load(run, parts=parts) for run in self.ensemble.runs]
         return model.ensemble(others, self.ensemble.average)
+
+
+class PredictBlueprint(AskBlueprint):
+    """What can be changed about prediction."""
+
+    search: SearchBlueprint
+    """how to look for the answer"""
 
 
 class EvaluateBlueprint(PredictBlueprint):
