@@ -23,6 +23,7 @@ FLOORS: Final = (
     {"train"},
     {"bundle", "explain", "experiment"},
     {"transducer"},
+    {"bayes_risk"},
     {"recipe"},
     {"quickstart"},
     {"cli"},

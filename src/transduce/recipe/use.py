@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import numpy as np
 from pydantic import Field
 
 from transduce import folder
+from transduce.bayes_risk import Weights, least_risk
 from transduce.blueprint import Blueprint, override, read
 from transduce.bundle import is_bundle
 from transduce.data.batch import Example
@@ -22,10 +23,10 @@ from transduce.evaluate import (
     Score,
     perplexity_score,
 )
+from transduce.evaluate import evaluate as score_texts
 from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe.init import corpus
-from transduce.recipe.validate import predict_and_score
 from transduce.search.ensemble import Average
 from transduce.search.interface import SearchBlueprint
 from transduce.train.progress import Show
@@ -57,11 +58,42 @@ class AskBlueprint(Blueprint):
         return model.ensemble(others, self.ensemble.average)
 
 
+class RiskBlueprint(Blueprint):
+    """Minimum Bayes risk: the candidate that is expected to be best."""
+
+    metric: MetricBlueprint = ChrfBlueprint()
+    """what is good"""
+    candidates: Annotated[int, Field(ge=2)] = 16
+    """answers of the search to choose from; their number squared are compared"""
+    weights: Weights = "posterior"
+    """how likely a candidate is to be right: as the model says, or (samples) as often as drawn"""
+
+
 class PredictBlueprint(AskBlueprint):
     """What can be changed about prediction."""
 
     search: SearchBlueprint
     """how to look for the answer"""
+    risk: RiskBlueprint | None = None
+    """choose among several answers by a metric; null takes the best of the search"""
+
+    def answers(
+        self, model: Transducer, lines: Iterable[str], best: int = 1, ahead: int = 4096
+    ) -> Iterator[Result]:
+        """Yield the answer to each line, with the next best until there are ``best``.
+
+        Raises:
+            Problem: more are wanted than there are candidates, or the search finds one answer only.
+        """
+        if self.risk is None:
+            yield from model.predict(lines, self.search, alternatives=best - 1, ahead=ahead)
+            return
+        count = self.risk.candidates
+        if best > count:
+            raise Problem(f"{best} answers are wanted of {count}; raise it", "risk.candidates")
+        metric = self.risk.metric.build()
+        for result in model.predict(lines, self.search, alternatives=count - 1, ahead=ahead):
+            yield least_risk(result, metric, self.risk.weights)
 
 
 class EvaluateBlueprint(PredictBlueprint):
@@ -95,7 +127,7 @@ def predict(
     model = Transducer.load(run, parts=parts)
     setting = override(PredictBlueprint(search=model.search), changes)
     model = setting.joined(model, parts)
-    results = model.predict(lines, setting.search, alternatives=best - 1, ahead=ahead)
+    results = setting.answers(model, lines, best, ahead)
     cut, unproven = list[int](), list[int]()
     for number, result in enumerate(results, 1):
         if not result.finished:
@@ -165,7 +197,9 @@ def evaluate(
     grouped = corpus(data, base).model_copy(update={"group": True})
     examples = list(grouped.read(base, Skipped()))
     built = [metric.build() for metric in setting.metrics]
-    scores = predict_and_score(model, examples, built, setting.search, BOOTSTRAP)[1]
+    sources = (example.sources["source"] for example in examples)
+    texts = [result.text for result in setting.answers(model, sources)]
+    scores = score_texts(built, texts, [example.references for example in examples], BOOTSTRAP)
     return [*scores, _perplexity(model, examples)]
 
 
