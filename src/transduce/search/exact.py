@@ -56,14 +56,14 @@ class Exact(SearchBlueprint):
         if limit.min() < 1:
             raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
         log_probs, state = scorer.extend(prompt, scorer.start(memory))
-        hunts = []
+        found = []
         for source, most in enumerate(limit.tolist()):
             own = tree.keep(state, torch.tensor([source], device=prompt.device), 1)
             hunt = _Hunt(self, most, prompt.device)
             hunt.note([_EMPTY], log_probs[source : source + 1, -1], own)
             hunt.go(scorer)
-            hunts.append(hunt)
-        return _lay_out(hunts, self.n_best, self.eos, limit.device)
+            found.append(_Found(hunt.best(), hunt.bound))
+        return _lay_out(found, self.n_best, self.eos, limit.device)
 
 
 def search_errors(found: Hypotheses, exact: Hypotheses) -> Bool[Tensor, "B"]:
@@ -222,21 +222,27 @@ def _gather(branches: list[_Branch]) -> Any:
     return tree.join(parts) if len(parts) > 1 else parts[0]
 
 
-def _lay_out(hunts: list[_Hunt], n_best: int, eos: int, device: torch.device) -> Hypotheses:
+class _Found(NamedTuple):
+    """What is known of a source; the states of what was not read any more are not kept."""
+
+    best: list[tuple[float, _Prefix, bool]]  # score, string, and whether it has finished
+    bound: float
+
+
+def _lay_out(found: list[_Found], n_best: int, eos: int, device: torch.device) -> Hypotheses:
     """Return what was found for each source as tensors."""
-    sources = [hunt.best() for hunt in hunts]
-    size = max((len(prefix.tokens) for best in sources for _, prefix, _ in best), default=0)
-    shape = len(sources), n_best
+    size = max((len(prefix.tokens) for best, _ in found for _, prefix, _ in best), default=0)
+    shape = len(found), n_best
     tokens, token_log_probs = torch.full((*shape, size), eos), torch.zeros(*shape, size)
     scores, log_probs = torch.full(shape, -torch.inf), torch.full(shape, -torch.inf)
     lengths, finished = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
-    for row, best in enumerate(sources):
+    for row, (best, _) in enumerate(found):
         for number, (score, prefix, done) in enumerate(best):
             place, length = (row, number), len(prefix.tokens)
             tokens[place][:length] = torch.tensor(prefix.tokens)
             token_log_probs[place][:length] = torch.tensor(prefix.log_probs)
             scores[place], log_probs[place] = score, prefix.total
             lengths[place], finished[place] = length, done
-    bound = torch.tensor([hunt.bound for hunt in hunts])
+    bound = torch.tensor([bound for _, bound in found])
     whole = Hypotheses(tokens, lengths, finished, scores, log_probs, token_log_probs, bound=bound)
     return tree.map_leaves(whole, lambda leaf, _: leaf.to(device))
