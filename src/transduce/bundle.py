@@ -106,6 +106,30 @@ class Bundle:
         return bundle
 
 
+def require_same_target(first: Bundle, other: Bundle, where: str) -> None:
+    """Refuse models that cannot score the same target symbols together.
+
+    Raises:
+        Problem: their target vocabularies differ, or numbers that stand for words of the source do.
+    """
+    ours, theirs = (bundle.codecs["target"] for bundle in (first, other))
+    if ours.fingerprint != theirs.fingerprint:
+        raise Problem(
+            f"its target vocabulary ({theirs.blueprint.tokens.kind} {theirs.size}) is not that of "
+            f"the first model ({ours.blueprint.tokens.kind} {ours.size}), so their scores are "
+            "about different symbols; train both with the same target text and settings",
+            where,
+        )
+    slots = {bundle.blueprint.model.head.slots for bundle in (first, other)}
+    sources = {bundle.codecs["source"].fingerprint for bundle in (first, other)}
+    if slots != {0} and len(slots) + len(sources) > 2:
+        raise Problem(
+            "one of these models copies new words by their number in the source, and the other "
+            "numbers them differently; give all the same source text and model.head.new_words",
+            where,
+        )
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file.
 

@@ -178,12 +178,13 @@ def predict(
     from transduce.recipe.use import predict, texts_of
     from transduce.train.progress import Show
 
-    file, changes = _file_and_changes(arguments)
+    file, changes = _file_and_changes(arguments, "predict")
+    lines = texts_of(file or sys.stdin.buffer)
     if not file and sys.stdin.isatty():
         batch = 1
     found = predict(
         run,
-        texts_of(file or sys.stdin.buffer),
+        lines,
         [*_search(beam, greedy), *changes],
         parts=parts or (),
         best=nbest,
@@ -203,22 +204,52 @@ def stream(
     from transduce.recipe.use import stream, texts_of
     from transduce.train.progress import Show
 
-    file, changes = _file_and_changes(arguments)
+    file, changes = _file_and_changes(arguments, "stream")
     lines = texts_of(file or sys.stdin.buffer)
     changes = [*_search(None, greedy), *changes]
     for bit in stream(run, lines, changes, parts=parts or (), show=Show()):
         typer.echo(bit.encode(), nl=False)
 
 
-def _file_and_changes(arguments: Sequence[str] | None) -> tuple[Path | None, list[str]]:
-    """Return the file named among them, if it is not standard input, and the changes."""
-    changes = [argument for argument in arguments or () if "=" in argument]
-    files = [argument for argument in arguments or () if "=" not in argument and argument != "-"]
+@app.command()
+def score(
+    run: Run,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE|KEY=VALUE",
+            help="Source and target, a tab between them, a line each (standard input if left "
+            "out), and changes, such as ensemble.runs=[RUN2].",
+        ),
+    ] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Objects that name the symbols.")] = False,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Lines to read before scoring them.")
+    ] = 4096,
+    parts: Parts = None,
+) -> None:
+    """Say how likely given targets are, and each of their symbols."""
+    from transduce.recipe.score import score
+    from transduce.recipe.use import texts_of
+
+    file, changes = _file_and_changes(arguments, "score")
+    lines = texts_of(file or sys.stdin.buffer)
+    if not file and sys.stdin.isatty():
+        batch = 1
+    name = str(file or "stdin")
+    for row in score(run, lines, name, changes, parts=parts or (), jsonl=jsonl, ahead=batch):
+        typer.echo(row.encode())
+
+
+def _file_and_changes(arguments: Sequence[str] | None, verb: str) -> tuple[Path | None, list[str]]:
+    """Tell a file (None: standard input) from changes."""
+    arguments = arguments or ()
+    changes = [argument for argument in arguments if "=" in argument]
+    files = [argument for argument in arguments if "=" not in argument and argument != "-"]
     if len(files) > 1:
-        raise Problem(
-            "one file at a time; for several use: cat FILES | transduce ... RUN", files[1]
-        )
-    return Path(files[0]) if files else None, changes
+        what = f"one file at a time; for several use: cat FILES | transduce {verb} RUN"
+        raise Problem(what, files[1])
+    return (Path(files[0]) if files else None), changes
 
 
 @app.command()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import html
-import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -17,12 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transduce.blueprint import define
-from transduce.bundle import Bundle, is_bundle
+from transduce.bundle import Bundle, is_bundle, require_same_target
 from transduce.data.stream import by_length
 from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
 from transduce.nn.packed import pack
 from transduce.problem import Problem
+from transduce.result import Result, Token, results_of
+from transduce.search.ensemble import Average, Ensemble
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
@@ -36,62 +36,33 @@ TOKENS = 8192  # positions of source in a batch, at most
 REFILL = 4  # batches side by side, if a source has one row; where it has many, rows never get few
 
 
-@dataclass(frozen=True)
-class Token:
-    """A symbol of the output and how likely the model found it."""
-
-    piece: str
-    log_prob: float  # natural logarithm
-
-    @property
-    def probability(self) -> float:
-        """How likely the model found it, from 0 to 1."""
-        return math.exp(self.log_prob)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a model made of one input."""
-
-    source: str
-    text: str
-    score: float  # what the search ranked by
-    log_prob: float  # natural logarithm of the model's probability of the text
-    finished: bool  # False: the length limit cut it off
-    tokens: tuple[Token, ...]
-    alternatives: tuple[Result, ...] = ()  # the next best, if asked for
-    source_pieces: tuple[str, ...] = ()
-    attention: Float[np.ndarray, "T S"] | None = None  # tokens by source pieces, if asked for
-    copying: Float[np.ndarray, "T S"] | None = None  # how likely each was copied from each piece
-
-    def __str__(self) -> str:
-        return self.text
-
-    def _repr_html_(self) -> str:
-        words = "".join(
-            f'<span title="{token.probability:.3f}" style="background:rgb(70 130 180 / '
-            f'{(1 - token.probability) / 2:.2f})">{html.escape(token.piece)}</span> '
-            for token in self.tokens
-        )
-        return (
-            f'<div dir="auto"><b>{html.escape(self.text)}</b><br><small>{words}<br>'
-            f"score {self.score:.3f}, log-probability {self.log_prob:.2f}</small></div>"
-        )
-
-
 class Transducer:
     """A trained model with everything it needs, from text to text.
 
     The answer for a text does not depend on what else is asked at the same time.
     """
 
-    def __init__(self, bundle: Bundle, device: torch.device | None = None, rows: int = 64) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: torch.device | None = None,
+        rows: int = 64,
+        *,
+        beside: Sequence[Bundle] = (),
+        average: Average = "probabilities",
+    ) -> None:
         self.rows = rows  # sources searched side by side
         cuda = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = device or torch.device(cuda)
         self.bundle = bundle
         self.source, self.target = bundle.codecs["source"], bundle.codecs["target"]
         self.model = bundle.model.to(self.device).eval()
+        for number, other in enumerate(beside, 2):
+            require_same_target(bundle, other, f"model {number} of the ensemble")
+            other.model.to(self.device).eval()
+        self.bundles = (bundle, *beside)
+        models = tuple(one.model for one in self.bundles)
+        self.scorer: Scorer = Ensemble(models, average) if beside else self.model
         self.search = bundle.blueprint.search
         self.length = bundle.blueprint.length  # of answers; another may be set
         self.slots = bundle.blueprint.model.head.slots
@@ -122,6 +93,19 @@ class Transducer:
         pack(loaded.model)
         keep_freed_memory()
         return loaded
+
+    def ensemble(
+        self, others: Sequence[Transducer], average: Average = "probabilities"
+    ) -> Transducer:
+        """Return the transducer that asks the models of others together with this one's.
+
+        Each reads a text in its own way; search and limits are this one's.
+
+        Raises:
+            Problem: a target vocabulary is not that of this model.
+        """
+        beside = [*self.bundles[1:], *(bundle for other in others for bundle in other.bundles)]
+        return Transducer(self.bundle, self.device, self.rows, beside=beside, average=average)
 
     @overload
     def __call__(
@@ -157,10 +141,14 @@ class Transducer:
         ``attention`` for where the model looked and what it copied (None where it does not).
 
         Raises:
-            Problem: alternatives are wanted of a search that finds one answer only, or a text is
-                longer than there are positions learned.
+            Problem: alternatives are wanted of a search that finds one answer only, attention of an
+                ensemble, or a text is longer than there are positions learned.
         """
         lines = [inputs] if isinstance(inputs, str) else list(inputs)
+        if attention and len(self.bundles) > 1:
+            raise Problem(
+                "each model of an ensemble looks elsewhere; ask one of them for attention"
+            )
         chosen = with_alternatives(search or self.search, alternatives)
         results = self._answer(lines, chosen, attention, 1)
         return results[0] if isinstance(inputs, str) else results
@@ -196,56 +184,79 @@ class Transducer:
             Problem: the search decides on whole answers, as beam search does, or the text is
                 longer than there are positions learned.
         """
-        self.model.eval()
+        self._evaluate()
         if not text.strip():
             return True
         chosen = search or self.search
         scorer, codec = self._scorer(chosen), self.target.reading(text, self.slots)
-        ids = torch.tensor(self._read("source", 1, text, text))
-        batch = self._batch(scorer, Sequences.stack([ids]).to(self.device))
+        read = self._stack([self._read("source", "text 1", text, text)], np.zeros(1, np.int64))
+        batch = self._batch(scorer, read)
         said = yield from codec.unfold(chosen.unfold(scorer, *batch[:3]))
         return EOS in said
 
     @torch.no_grad()
-    def force(self, sources: Sequence[str], targets: Sequence[str]) -> list[tuple[Token, ...]]:
+    def force(
+        self, sources: Sequence[str], targets: Sequence[str], places: Sequence[str] | None = None
+    ) -> list[tuple[Token, ...]]:
         """Return how likely the model finds each symbol of given targets, their end included.
+
+        ``places`` are what errors call the pairs; their numbers if left out.
 
         Raises:
             Problem: a text is longer than there are positions learned.
         """
-        self.model.eval()
-        pairs = [
-            (
-                torch.tensor(self._read("source", at, source, source)),
-                self._read("target", at, target, source),
-            )
-            for at, (source, target) in enumerate(zip(sources, targets, strict=True), 1)
-        ]
-        longest = np.array([max(len(source), len(ids)) for source, ids in pairs], dtype=np.int64)
+        self._evaluate()
+        places = places or [f"text {number}" for number in range(1, len(sources) + 1)]
+        pairs = list(zip(places, sources, targets, strict=True))
+        given = [self._read("source", place, source, source) for place, source, _ in pairs]
+        wanted = [self._read("target", place, target, source)[0] for place, source, target in pairs]
+        longest = np.array(
+            [max(len(ids), *map(len, own)) for own, ids in zip(given, wanted, strict=True)],
+            dtype=np.int64,
+        )
         found: list[tuple[Token, ...]] = [()] * len(pairs)
         for batch in by_length(longest, TOKENS // 8, self.rows):
-            inputs = {"source": Sequences.stack([pairs[row][0] for row in batch]).to(self.device)}
-            read = Sequences.stack([torch.tensor(pairs[row][1]) for row in batch]).to(self.device)
+            memory = self.scorer.encode(self._stack(given, batch))
+            read = Sequences.stack([torch.tensor(wanted[row]) for row in batch]).to(self.device)
             prompt = torch.full((len(batch), 1), BOS, device=self.device)
-            memory = self.model.encode(inputs)
-            log_probs = force(self.model, memory, prompt, read.data[:, None], read.lengths[:, None])
+            tokens, lengths = read.data[:, None], read.lengths[:, None]
+            log_probs = force(self.scorer, memory, prompt, tokens, lengths)
             for place, row in enumerate(batch):
-                ids = pairs[row][1]
+                ids = wanted[row]
                 pieces = self.target.reading(sources[row], self.slots).pieces(ids)
                 found[row] = tuple(map(Token, pieces, log_probs[place, 0, : len(ids)].tolist()))
         return found
 
-    def _read(self, side: str, number: int, text: str, source: str) -> list[int]:
-        """Encode a text of that source, which nothing ever shortens."""
-        codec = self.bundle.codecs[side].reading(source, self.slots)
-        ids, most = [*codec.encode(text), EOS], self.model.longest[side]
-        if most is not None and len(ids) > most:
-            raise Problem(
-                f"the {side} has {len(ids)} symbols with its end, and this model has learned "
-                f"{most} positions; shorten it or split it up",
-                f"text {number}",
-            )
-        return ids
+    def _evaluate(self) -> None:
+        for bundle in self.bundles:
+            bundle.model.eval()
+
+    def _read(self, side: str, place: str, text: str, source: str) -> list[list[int]]:
+        """Encode a text of that source, which nothing ever shortens, for each model."""
+        found = []
+        for bundle in self.bundles:
+            codec = bundle.codecs[side].reading(source, self.slots)
+            ids, most = [*codec.encode(text), EOS], bundle.model.longest[side]
+            if most is not None and len(ids) > most:
+                raise Problem(
+                    f"the {side} has {len(ids)} symbols with its end, and this model has learned "
+                    f"{most} positions; shorten it or split it up",
+                    place,
+                )
+            found.append(ids)
+        return found
+
+    def _stack(
+        self, read: Sequence[list[list[int]]], batch: Int[np.ndarray, "M"]
+    ) -> dict[str, Sequences]:
+        """Return the sources of a batch as the scorer wants them, for each model its own."""
+        own = [
+            list(map(torch.tensor, rows))
+            for rows in zip(*(read[row] for row in batch), strict=True)
+        ]
+        names = ["source", *(f"{number}:source" for number in range(2, len(own) + 1))]
+        stacked = (Sequences.stack(rows).to(self.device) for rows in own)
+        return dict(zip(names, stacked, strict=True))
 
     def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """Return the most tokens that sources of these lengths may be answered with.
@@ -255,15 +266,17 @@ class Transducer:
         """
         factor, extra = self.bundle.blueprint.longest
         most = self.length.limit(lengths, (lengths * factor).ceil().long() + extra)
-        if (positions := self.model.longest["target"]) is None:
+        positions = [bundle.model.longest["target"] for bundle in self.bundles]
+        learned = [count for count in positions if count is not None]
+        if not learned:
             return most
-        if (fewest := int(self.length.fewest(lengths).max())) > positions:
+        if (fewest := int(self.length.fewest(lengths).max())) > min(learned):
             raise Problem(
-                f"an answer has {fewest} symbols at least, and this model has learned {positions} "
-                "positions; lower it",
+                f"an answer has {fewest} symbols at least, and this model has learned "
+                f"{min(learned)} positions; lower it",
                 "length.least",
             )
-        return most.clamp(max=positions)
+        return most.clamp(max=min(learned))
 
     @torch.no_grad()
     def _answer(
@@ -273,7 +286,7 @@ class Transducer:
 
         ``first`` is the number of the first text, for errors.
         """
-        self.model.eval()
+        self._evaluate()
         results = {
             index: Result(line, "", 0.0, 0.0, True, ())
             for index, line in enumerate(lines)
@@ -281,39 +294,38 @@ class Transducer:
         }
         asked = [index for index in range(len(lines)) if index not in results]
         encoded = [
-            self._read("source", first + index, lines[index], lines[index]) for index in asked
+            self._read("source", f"text {first + index}", lines[index], lines[index])
+            for index in asked
         ]
-        lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
+        lengths = np.array([max(map(len, own)) for own in encoded], dtype=np.int64)
         beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1
         batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
-        sources = [
-            Sequences.stack([torch.tensor(encoded[row]) for row in batch]).to(self.device)
-            for batch in batches
-        ]
+        sources = [self._stack(encoded, batch) for batch in batches]
         keys = [torch.tensor([_key(lines[asked[row]]) for row in batch]) for batch in batches]
         answered = self._found(search, sources, keys)
         for batch, read, found in zip(batches, sources, answered, strict=True):
-            maps = self._maps({"source": read}, found) if attention else (None, None)
+            maps = self._maps(read, found) if attention else (None, None)
             for place, row in enumerate(batch):
                 source = self.source.reading(lines[asked[row]], self.slots)
-                pieces = tuple(source.pieces(encoded[row]))
-                best, *others = self._results(lines[asked[row]], found, place)
+                pieces = tuple(source.pieces(encoded[row][0]))
+                reading = self.target.reading(lines[asked[row]], self.slots)
+                best, *others = results_of(lines[asked[row]], reading, found, place)
                 real = place, slice(len(best.tokens)), slice(len(pieces))
-                results[asked[row]] = Result(
-                    best.source,
-                    best.text,
-                    best.score,
-                    best.log_prob,
-                    best.finished,
-                    best.tokens,
-                    tuple(others),
-                    pieces,
-                    *(None if map is None else map[real].cpu().numpy() for map in maps),
+                looked, copied = (None if x is None else x[real].cpu().numpy() for x in maps)
+                results[asked[row]] = replace(
+                    best,
+                    alternatives=tuple(others),
+                    source_pieces=pieces,
+                    attention=looked,
+                    copying=copied,
                 )
         return [results[index] for index in range(len(lines))]
 
     def _found(
-        self, search: SearchBlueprint, sources: list[Sequences], keys: list[Int[Tensor, "B"]]
+        self,
+        search: SearchBlueprint,
+        sources: list[dict[str, Sequences]],
+        keys: list[Int[Tensor, "B"]],
     ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
         scorer = self._scorer(search)
@@ -330,37 +342,16 @@ class Transducer:
                 "vocabulary for each side; search greedily",
                 "search",
             )
-        return self.length.over(self.model)
+        return self.length.over(self.scorer)
 
     def _batch(
-        self, scorer: Scorer, read: Sequences, keys: Int[Tensor, "B"] | None = None
+        self, scorer: Scorer, read: dict[str, Sequences], keys: Int[Tensor, "B"] | None = None
     ) -> Batch:
         """Let the scorer read sources."""
-        begin = torch.full((len(read.lengths), 1), BOS, device=self.device)
-        limit = self.limit(read.lengths)
+        lengths = read["source"].lengths
+        begin = torch.full((len(lengths), 1), BOS, device=self.device)
         moved = None if keys is None else keys.to(self.device)
-        return Batch(scorer.encode({"source": read}), begin, limit, moved)
-
-    def _results(self, source: str, found: Hypotheses, row: int) -> list[Result]:
-        """Turn the hypotheses of one source into results, best first."""
-        codec, results = self.target.reading(source, self.slots), []
-        for rank in range(found.tokens.shape[1]):
-            length = int(found.lengths[row, rank])
-            if length == 0 and rank > 0:
-                continue
-            ids = found.tokens[row, rank, :length].tolist()
-            log_probs = found.token_log_probs[row, rank, :length].tolist()
-            results.append(
-                Result(
-                    source,
-                    codec.decode(ids),
-                    float(found.scores[row, rank]),
-                    float(found.log_probs[row, rank]),
-                    bool(found.finished[row, rank]),
-                    tuple(map(Token, codec.pieces(ids), log_probs)),
-                )
-            )
-        return results
+        return Batch(scorer.encode(read), begin, self.limit(lengths), moved)
 
     def _maps(
         self, inputs: Mapping[str, Sequences], found: Hypotheses

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from transduce import __version__, folder
+from transduce.result import Result
 from transduce.search.beam import Beam
 from transduce.search.greedy import Greedy
-from transduce.transducer import Result, Transducer
+from transduce.transducer import Transducer
 
 HERE = Path(__file__).parent
 GOLDEN = sorted(path.parent for path in HERE.glob("v*/*/blueprint.json"))

@@ -13,9 +13,10 @@ from transduce.blueprint import read
 from transduce.experiment import Experiment
 from transduce.quickstart import HERE
 from transduce.recipe import train
+from transduce.result import Result
 from transduce.search import Beam, Greedy, SearchBlueprint
 from transduce.train.progress import Show
-from transduce.transducer import Result, Transducer
+from transduce.transducer import Transducer
 
 COUNT: Final = 500
 MODELS: Final = {

@@ -19,6 +19,7 @@ from transduce.search import (
     Beam,
     DiverseBeam,
     Epsilon,
+    Exact,
     GnmtNormalisation,
     Greedy,
     MinP,
@@ -49,6 +50,8 @@ SEARCHES: list[SearchBlueprint] = [
     StochasticBeam(width=6, seed=2),
     DiverseBeam(groups=4, width=1),
     DiverseBeam(groups=3, width=3, penalty=1.5),
+    Exact(nodes=40),
+    Exact(nodes=60, width=1, n_best=3, normalisation=PowerNormalisation()),
 ]
 
 
@@ -79,6 +82,11 @@ def test_only_what_is_decided_is_shown() -> None:
     assert list(Beam(width=1).unfold(*asked)) == parts
     with pytest.raises(Problem, match=r"search.kind: beam: it decides on whole answers"):
         list(Beam(width=2).unfold(*asked))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
+def test_exact_search_is_exact(maker: Callable[[int], Any], exponent: float) -> None:
+    testing.check_exact(maker(5), *task(6, 5, 4), exponent)
 
 
 def test_finished_sources_leave() -> None:
@@ -120,7 +128,8 @@ def test_nothing_to_say() -> None:
     scorer, given = Table(6), task(3, 6, 4)
     scorer.scores[:] = -torch.inf
     sample = Sample(samples=2, truncations=(TopK(),))
-    for search in (Greedy(), Beam(width=3, n_best=2), sample, StochasticBeam(), DiverseBeam()):
+    others = sample, StochasticBeam(), DiverseBeam(), Exact(n_best=2)
+    for search in (Greedy(), Beam(width=3, n_best=2), *others):
         found = search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
         assert not found.lengths.any()
         assert not found.finished.any()
@@ -129,7 +138,7 @@ def test_nothing_to_say() -> None:
 
 
 @pytest.mark.parametrize(
-    "search", [Greedy(), Beam(width=3), Sample(), StochasticBeam(), DiverseBeam()], ids=str
+    "search", [Greedy(), Beam(width=3), Sample(), StochasticBeam(), DiverseBeam(), Exact()], ids=str
 )
 def test_a_dead_end_keeps_what_came_before(search: SearchBlueprint) -> None:
     scorer = Script([{3: 1.0}, {3: 0.5}, {}])
@@ -155,7 +164,7 @@ def test_equal_tokens_lowest_first() -> None:
 
 @pytest.mark.parametrize(
     "search",
-    [Greedy(), Beam(width=2), Sample(truncations=(Typical(), TopP())), StochasticBeam()],
+    [Greedy(), Beam(width=2), Sample(truncations=(Typical(), TopP())), StochasticBeam(), Exact()],
     ids=str,
 )
 def test_nan_is_an_error(search: SearchBlueprint) -> None:

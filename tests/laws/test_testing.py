@@ -12,7 +12,7 @@ from torch import Tensor
 from toys import Code, Recurrent, RecurrentState, Table, TableState, Vectors
 
 from transduce import testing
-from transduce.search import Beam, Draft, Greedy, Hypotheses, Scorer
+from transduce.search import Beam, Draft, Greedy, Hypotheses, PowerNormalisation, Scorer
 from transduce.search.draft import Certain
 from transduce.sequences import Sequences
 
@@ -223,6 +223,17 @@ def test_a_beam_that_is_not_exact_is_caught(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Beam, "__call__", partial(Beam.__call__, narrow))
     with pytest.raises(AssertionError, match="exact: "):
         testing.check_beam_exact(Table(7), SOURCES, PROMPT, LIMIT - 2)
+
+
+def bound_too_low(self: object, log_probs: Tensor, limits: Tensor) -> Tensor:
+    return log_probs - 2.0
+
+
+def test_an_exact_search_that_is_not_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    testing.check_exact(Table(6), SOURCES, PROMPT, LIMIT - 2)
+    monkeypatch.setattr(PowerNormalisation, "bound", bound_too_low)
+    with pytest.raises(AssertionError, match="exact: "):
+        testing.check_exact(Table(6), SOURCES, PROMPT, LIMIT - 2)
 
 
 def test_brute_force_adds_up() -> None:

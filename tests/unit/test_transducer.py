@@ -16,10 +16,11 @@ import torch
 from transduce.experiment import Experiment
 from transduce.nn.tap import watch
 from transduce.problem import Problem
+from transduce.result import Result, Token
 from transduce.search import Beam, Draft, Greedy, Length, SearchBlueprint
 from transduce.text.vocabulary import EOS, SPECIALS
 from transduce.train.checkpoint import tensors
-from transduce.transducer import Result, Token, Transducer
+from transduce.transducer import Transducer
 
 TEXTS = ["abc", "bcd", "", "dab", "never seen: ξ", " \t", "a cab", "ä <b> &", "abcd" * 5]
 

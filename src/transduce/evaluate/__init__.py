@@ -9,6 +9,7 @@ from transduce.evaluate.error_rates import (
     SequenceErrorBlueprint,
     WordErrorRateBlueprint,
 )
+from transduce.evaluate.expected import Utility, expected_utilities
 from transduce.evaluate.metrics import Metric, MetricBlueprint, References
 from transduce.evaluate.rouge import RougeBlueprint
 from transduce.evaluate.sacre import BleuBlueprint, ChrfBlueprint, TerBlueprint
@@ -35,9 +36,11 @@ __all__ = [
     "Score",
     "SequenceErrorBlueprint",
     "TerBlueprint",
+    "Utility",
     "WordErrorRateBlueprint",
     "compare",
     "evaluate",
+    "expected_utilities",
     "perplexity",
     "perplexity_score",
 ]

@@ -44,6 +44,10 @@ class Metric(ABC):
     def score(self, total: Float[np.ndarray, "k"]) -> float:
         """Return the score of a corpus from the sum of its statistics."""
 
+    def segment_score(self, statistics: Float[np.ndarray, "k"]) -> float:
+        """Return the score of one segment, where that is not the score of a corpus of one."""
+        return self.score(statistics)
+
     @abstractmethod
     def signature(self, references: References, resamples: int = 0, seed: int = SEED) -> str:
         """Return all that another person needs to get the same number; 0 ``resamples`` is none."""

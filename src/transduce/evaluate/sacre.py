@@ -120,6 +120,14 @@ class SacreMetric(Metric):
         """Return sacrebleu's score, 0 to 100 (TER may be higher)."""
         return float(self._scorer._compute_score_from_stats(total.tolist()).score)
 
+    def segment_score(self, statistics: Float[np.ndarray, "k"]) -> float:
+        """Return sacrebleu's score of a sentence: BLEU leaves out n-grams longer than that."""
+        if not isinstance(self._scorer, BLEU):
+            return self.score(statistics)
+        scorer = copy.copy(self._scorer)
+        scorer.effective_order = True
+        return float(scorer._compute_score_from_stats(statistics.tolist()).score)
+
     def signature(self, references: References, resamples: int = 0, seed: int = SEED) -> str:
         """Return sacrebleu's own signature."""
         scorer = copy.copy(self._scorer)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import numpy as np
 from pydantic import Field
 
 from transduce import folder
+from transduce.bayes_risk import Weights, least_risk
 from transduce.blueprint import Blueprint, override, read
 from transduce.bundle import is_bundle
 from transduce.data.batch import Example
@@ -22,25 +23,81 @@ from transduce.evaluate import (
     Score,
     perplexity_score,
 )
+from transduce.evaluate import evaluate as score_texts
 from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe.init import corpus
-from transduce.recipe.validate import predict_and_score
+from transduce.result import Result
+from transduce.search.ensemble import Average
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
 from transduce.train.progress import Show
-from transduce.transducer import Result, Transducer
+from transduce.transducer import Transducer
 
 BOOTSTRAP = 1000  # resamples behind a confidence interval
 
 
-class PredictBlueprint(Blueprint):
+class EnsembleBlueprint(Blueprint):
+    """Models that are asked together with the one that is named first."""
+
+    runs: tuple[str, ...] = Field(min_length=1)
+    """folders of runs or of models; each reads the source in its own way"""
+    average: Average = "probabilities"
+    """the mean of what: of the models' probabilities, or of their logarithms"""
+
+
+class AskBlueprint(Blueprint):
+    """What can be changed about who is asked."""
+
+    ensemble: EnsembleBlueprint | None = None
+    """other models to ask as well; null for none"""
+
+    def joined(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
+        """Return the model, together with those of the ensemble."""
+        if self.ensemble is None:
+            return model
+        others = [Transducer.load(run, parts=parts) for run in self.ensemble.runs]
+        return model.ensemble(others, self.ensemble.average)
+
+
+class RiskBlueprint(Blueprint):
+    """Minimum Bayes risk: the candidate that is expected to be best."""
+
+    metric: MetricBlueprint = ChrfBlueprint()
+    """what is good"""
+    candidates: Annotated[int, Field(ge=2)] = 16
+    """answers of the search to choose from; their number squared are compared"""
+    weights: Weights = "posterior"
+    """how likely a candidate is to be right: as the model says, or (samples) as often as drawn"""
+
+
+class PredictBlueprint(AskBlueprint):
     """What can be changed about prediction."""
 
     search: SearchBlueprint
     """how to look for the answer"""
     length: Length
     """how long answers may be"""
+    risk: RiskBlueprint | None = None
+    """choose among several answers by a metric; null takes the best of the search"""
+
+    def answers(
+        self, model: Transducer, lines: Iterable[str], best: int = 1, ahead: int = 4096
+    ) -> Iterator[Result]:
+        """Yield the answer to each line, with the next best until there are ``best``.
+
+        Raises:
+            Problem: more are wanted than there are candidates, or the search finds one answer only.
+        """
+        if self.risk is None:
+            yield from model.predict(lines, self.search, alternatives=best - 1, ahead=ahead)
+            return
+        count = self.risk.candidates
+        if best > count:
+            raise Problem(f"{best} answers are wanted of {count}; raise it", "risk.candidates")
+        metric = self.risk.metric.build()
+        for result in model.predict(lines, self.search, alternatives=count - 1, ahead=ahead):
+            yield least_risk(result, metric, self.risk.weights)
 
 
 class EvaluateBlueprint(PredictBlueprint):
@@ -66,20 +123,23 @@ def predict(
     ``parts`` are files of the user's own that define parts of the model. With ``scores`` the score
     and a tab stand before the text. With ``best`` above 1 there are up to that many answers, a line
     each, behind the number of the line that they answer and a tab. At the end ``show`` is told
-    which answers the length limit cut off.
+    which answers the length limit cut off, and for which the budget of exact search was too small.
 
     Raises:
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
-    model, search = _asked(run, changes, parts)
-    results = model.predict(lines, search, alternatives=best - 1, ahead=ahead)
-    cut: list[int] = []
+    model, setting = _asked(run, changes, parts)
+    results = setting.answers(model, lines, best, ahead)
+    cut, unproven = list[int](), list[int]()
     for number, result in enumerate(results, 1):
         if not result.finished:
             cut.append(number)
+        if result.bound is not None and not result.proven:
+            unproven.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores)
-    _warn(cut, show)
+    _warn(cut, "reached the length limit", show)
+    _warn(unproven, "are not proven to be the best", show)
 
 
 def stream(
@@ -91,14 +151,16 @@ def stream(
     show: Show,
 ) -> Iterator[str]:
     """Yield one line for each line, in order, bit by bit as answers grow; else as ``predict``."""
-    model, search = _asked(run, changes, parts)
+    model, setting = _asked(run, changes, parts)
+    if setting.risk is not None:
+        raise Problem("it compares whole answers, which cannot be shown as they grow", "risk")
     cut: list[int] = []
     for number, line in enumerate(lines, 1):
-        finished = yield from _on_one_line(model.stream(line, search))
+        finished = yield from _on_one_line(model.stream(line, setting.search))
         if not finished:
             cut.append(number)
         yield "\n"
-    _warn(cut, show)
+    _warn(cut, "reached the length limit", show)
 
 
 def _on_one_line(bits: Generator[str, None, bool]) -> Generator[str, None, bool]:
@@ -116,18 +178,22 @@ def _one_line(text: str) -> str:
 
 def _asked(
     run: Path, changes: Sequence[str], parts: Sequence[Path]
-) -> tuple[Transducer, SearchBlueprint]:
-    """Load a model and change how it answers."""
+) -> tuple[Transducer, PredictBlueprint]:
+    """Load a model, and others to ask as well; change how they answer."""
     model = Transducer.load(run, parts=parts)
     setting = override(PredictBlueprint(search=model.search, length=model.length), changes)
+    model = setting.joined(model, parts)
     model.length = setting.length
-    return model, setting.search
+    return model, setting
 
 
-def _warn(cut: Sequence[int], show: Show) -> None:
-    if cut:
-        places = ", ".join(str(number) for number in cut[:10]) + (", ..." if cut[10:] else "")
-        show.say(f"warning: {len(cut)} answers reached the length limit: lines {places}")
+def _warn(numbers: Sequence[int], what: str, show: Show) -> None:
+    if numbers:
+        show.say(f"warning: {len(numbers)} answers {what}: lines {_places(numbers)}")
+
+
+def _places(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:10])) + (", ..." if numbers[10:] else "")
 
 
 def _row(answer: Result, number: int | None, scores: bool) -> str:
@@ -175,12 +241,15 @@ def evaluate(
         metrics = read(run / "experiment.yaml", Experiment).metrics
         setting = setting.model_copy(update={"metrics": metrics})
     setting = override(setting, changes)
+    model = setting.joined(model, parts)
     model.length = setting.length
     base = Path.cwd()
     grouped = corpus(data, base).model_copy(update={"group": True})
     examples = list(grouped.read(base, Skipped()))
     built = [metric.build() for metric in setting.metrics]
-    scores = predict_and_score(model, examples, built, setting.search, BOOTSTRAP)[1]
+    sources = (example.sources["source"] for example in examples)
+    texts = [result.text for result in setting.answers(model, sources)]
+    scores = score_texts(built, texts, [example.references for example in examples], BOOTSTRAP)
     return [*scores, _perplexity(model, examples)]
 
 
@@ -189,7 +258,8 @@ def _perplexity(model: Transducer, examples: Sequence[Example]) -> Score:
     pairs = [
         (example.sources["source"], text) for example in examples for text in example.references
     ]
-    forced = iter(model.force(*zip(*pairs, strict=True)))
+    sources, targets = zip(*pairs, strict=True)
+    forced = iter(model.force(sources, targets))
     segments = [
         [token.log_prob for tokens in islice(forced, len(example.references)) for token in tokens]
         for example in examples

@@ -5,6 +5,8 @@ from __future__ import annotations
 from transduce.search.beam import Beam
 from transduce.search.diverse_beam import DiverseBeam
 from transduce.search.draft import Draft
+from transduce.search.ensemble import Average, Ensemble
+from transduce.search.exact import Exact, search_errors
 from transduce.search.greedy import Greedy
 from transduce.search.hypotheses import (
     GnmtNormalisation,
@@ -25,11 +27,14 @@ from transduce.search.truncate import Epsilon, MinP, TopK, TopP, Truncation, Typ
 
 __all__ = [
     "AtLeast",
+    "Average",
     "Batch",
     "Beam",
     "DiverseBeam",
     "Draft",
+    "Ensemble",
     "Epsilon",
+    "Exact",
     "GnmtNormalisation",
     "Greedy",
     "Hypotheses",
@@ -51,4 +56,5 @@ __all__ = [
     "Typical",
     "answers",
     "force",
+    "search_errors",
 ]

@@ -43,6 +43,7 @@ class Hypotheses(NamedTuple):
     log_probs: Float[Tensor, "B K"]
     token_log_probs: Float[Tensor, "B K T"]  # 0 behind the end
     trace: Trace | None = None
+    bound: Float[Tensor, "B"] | None = None  # proven: no finished hypothesis scores higher
 
 
 class LengthNormalisation(Part):

@@ -29,7 +29,7 @@ def top(
     else:
         # One more than is asked for, to see whether the last one is tied with what is left out.
         values, ids = _select(scores, min(count + 1, scores.shape[1]))
-    refuse_nan(values[:, 0])
+    refuse_nan(values[:, 0])  # NaN is above all numbers
     tied = (values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -torch.inf)
     values, ids = values[:, :count], ids[:, :count]
     if tied.any():
@@ -39,9 +39,13 @@ def top(
     return values, ids
 
 
-def refuse_nan(best: Float[Tensor, "*shape"]) -> None:
-    """Raise Problem if one of the best scores is not a number."""
-    if best.isnan().any():
+def refuse_nan(scores: Float[Tensor, "*shape"]) -> None:
+    """Stop where a score is not a number.
+
+    Raises:
+        Problem: one is.
+    """
+    if scores.isnan().any():
         raise Problem(
             "the model answers NaN instead of scores; its weights are damaged or its training "
             "diverged: take an earlier checkpoint"

@@ -12,6 +12,7 @@ from torch import Tensor
 from transduce.problem import Problem
 from transduce.search.beam import Beam
 from transduce.search.draft import Draft
+from transduce.search.exact import Exact
 from transduce.search.greedy import Greedy
 from transduce.search.hypotheses import (
     Hypotheses,
@@ -22,7 +23,7 @@ from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
 from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
-from transduce.testing.compare import Sources, alone, pick, require, same
+from transduce.testing.compare import TOLERANCE, Sources, alone, pick, require, same
 
 MEAN: Final = PowerNormalisation()
 
@@ -70,6 +71,8 @@ def check_hypotheses(
             require((search.eos in string) == finished, f"{place} has finished: {finished}")
             require(search.eos not in string[:-1], f"{place} goes on behind eos")
             require(bool(string) == (score > -torch.inf), f"{place} scores {score}")
+            if finished and found.bound is not None:
+                require(score <= found.bound[row], f"{place} is above the bound")
             order.append((finished, score))
         best_first = sorted(order, reverse=True)
         require(order == best_first, f"hypotheses: source {row} has them in the order {order}")
@@ -233,10 +236,50 @@ def check_beam_exact(
     search = Beam(width=width, n_best=min(5, width), normalisation=normalisation)
     found = search(scorer, memory, prompt, limit)
     every = brute_force(scorer, sources, prompt, limit, search.eos)
+    _are_the_best(found, every, search.n_best, normalisation)
+
+
+@torch.no_grad()
+def check_exact(
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+    exponent: float = 0.0,
+) -> None:
+    """Exact search finds what enumeration finds; what it proves on a small budget is true."""
+    memory = scorer.encode(sources)
+    every = brute_force(scorer, sources, prompt, limit, Exact.eos)
+    top = [max(p / len(s) ** exponent for s, p in known.items()) for known in every]
+    best = torch.tensor(top, device=limit.device)
+    normalisation = PowerNormalisation(exponent=exponent)
+    for width, n_best in itertools.product((1, 4), (1, 3)):
+        search = Exact(n_best=n_best, width=width, normalisation=normalisation, nodes=1_000_000)
+        found = search(scorer, memory, prompt, limit)
+        _are_the_best(found, every, n_best, normalisation)
+        assert found.bound is not None
+        same(found.bound, best, "exact: the best that there is, is not what is proven")
+    for nodes in (1, 2, 5, 20, 100):
+        search = Exact(nodes=nodes, normalisation=normalisation)
+        found = search(scorer, memory, prompt, limit)
+        assert found.bound is not None
+        true = (found.bound >= best - TOLERANCE).all()
+        require(true, f"exact: {found.bound} is proven of {best} with {nodes} nodes")
+        low = found.scores[:, 0].masked_fill(~found.finished[:, 0], -torch.inf)
+        require((low <= best + TOLERANCE).all(), f"exact: {low} beats enumeration, {best}")
+
+
+def _are_the_best(
+    found: Hypotheses,
+    every: list[dict[tuple[int, ...], float]],
+    n_best: int,
+    normalisation: LengthNormalisation,
+) -> None:
+    """Compare the finished hypotheses with all that there are."""
     for row, (strings, known) in enumerate(zip(_strings(found), every, strict=True)):
         sizes = torch.tensor([len(string) for string in known])
         ranked = normalisation.score(torch.tensor(list(known.values())), sizes)
-        wanted = ranked.sort(descending=True).values[: search.n_best]
+        wanted = ranked.sort(descending=True).values[:n_best]
         wanted = wanted[wanted > -torch.inf]
         number = int(found.finished[row].sum())
         law = f"exact: source {row} does not get its best strings"
