@@ -23,6 +23,7 @@ from transduce.models.build import ModelBlueprint, build
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
 from transduce.search.interface import SearchBlueprint
+from transduce.search.length import Length
 from transduce.text.codec import TextCodec
 from transduce.train.checkpoint import load_tensors
 
@@ -41,10 +42,13 @@ class BundleBlueprint(Blueprint):
     """the architecture"""
     search: SearchBlueprint
     """how it is meant to be searched"""
+    length: Length = Length()
+    """how long answers may be"""
     joint: bool = False
     """one codec serves both sides"""
     longest: tuple[float, int]
-    """the most target tokens: this many for each source token, and this many more"""
+    """the most target tokens where length says nothing: this many for each source token, and this
+    many more"""
     parts: Mapping[str, str] = Field({})
     """files of parts that do not come with the package, and their SHA-256"""
 

@@ -43,6 +43,13 @@ SearchChanges = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Changes, such as search.width=8."),
 ]
+FileAndChanges = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="FILE|KEY=VALUE",
+        help="Text, a line each (standard input if left out), and changes, such as search.width=8.",
+    ),
+]
 Beam = Annotated[int | None, typer.Option(min=1, metavar="N", help="Beam search of this width.")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="Greedy search.")]
 Parts = Annotated[
@@ -155,14 +162,7 @@ def _read(path: Path, changes: Sequence[str] | None) -> Experiment:
 @app.command()
 def predict(
     run: Run,
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="FILE|KEY=VALUE",
-            help="Text, a line each (standard input if left out), and changes, such as "
-            "search.width=8.",
-        ),
-    ] = None,
+    arguments: FileAndChanges = None,
     beam: Beam = None,
     greedy: Greedy = False,
     nbest: Annotated[
@@ -178,20 +178,13 @@ def predict(
     from transduce.recipe.use import predict, texts_of
     from transduce.train.progress import Show
 
-    changes = [argument for argument in arguments or () if "=" in argument]
-    files = [argument for argument in arguments or () if "=" not in argument and argument != "-"]
-    if len(files) > 1:
-        raise Problem(
-            "one file at a time; for several use: cat FILES | transduce predict RUN", files[1]
-        )
-    lines = texts_of(Path(files[0]) if files else sys.stdin.buffer)
-    if not files and sys.stdin.isatty():
+    file, changes = _file_and_changes(arguments)
+    if not file and sys.stdin.isatty():
         batch = 1
-    changes = [*_search(beam, greedy), *changes]
     found = predict(
         run,
-        lines,
-        changes,
+        texts_of(file or sys.stdin.buffer),
+        [*_search(beam, greedy), *changes],
         parts=parts or (),
         best=nbest,
         scores=scores,
@@ -200,6 +193,32 @@ def predict(
     )
     for answer in found:
         typer.echo(answer.encode())
+
+
+@app.command()
+def stream(
+    run: Run, arguments: FileAndChanges = None, greedy: Greedy = False, parts: Parts = None
+) -> None:
+    """Answer every line by a line that is shown as it grows."""
+    from transduce.recipe.use import stream, texts_of
+    from transduce.train.progress import Show
+
+    file, changes = _file_and_changes(arguments)
+    lines = texts_of(file or sys.stdin.buffer)
+    changes = [*_search(None, greedy), *changes]
+    for bit in stream(run, lines, changes, parts=parts or (), show=Show()):
+        typer.echo(bit.encode(), nl=False)
+
+
+def _file_and_changes(arguments: Sequence[str] | None) -> tuple[Path | None, list[str]]:
+    """Return the file named among them, if it is not standard input, and the changes."""
+    changes = [argument for argument in arguments or () if "=" in argument]
+    files = [argument for argument in arguments or () if "=" not in argument and argument != "-"]
+    if len(files) > 1:
+        raise Problem(
+            "one file at a time; for several use: cat FILES | transduce ... RUN", files[1]
+        )
+    return Path(files[0]) if files else None, changes
 
 
 @app.command()

@@ -15,6 +15,7 @@ from transduce.models.build import ModelBlueprint
 from transduce.search.beam import Beam
 from transduce.search.greedy import Greedy
 from transduce.search.interface import SearchBlueprint
+from transduce.search.length import Length
 from transduce.text.codec import TextBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
@@ -113,6 +114,8 @@ class Experiment(Blueprint):
     """how its progress is judged"""
     search: SearchBlueprint = Beam()
     """how the finished model predicts"""
+    length: Length = Length()
+    """how long answers may be"""
     metrics: tuple[MetricBlueprint, ...] = Field((BleuBlueprint(), ChrfBlueprint()), min_length=1)
     """what predictions are scored with"""
     published: tuple[PublishedBlueprint, ...] = ()
@@ -125,6 +128,16 @@ class Experiment(Blueprint):
                 f"model.head: {self.model.head.kind} copies symbols of the source, which needs one "
                 "vocabulary; set text.joint: true, or model.head: linear"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_what_both_sides_have(self) -> Experiment:
+        for key, search in (("search", self.search), ("validation.search", self.validation.search)):
+            if search.shares and not self.text.joint:
+                raise ValueError(
+                    f"{key}: {search.kind} takes symbols of the source for the answer, which needs "
+                    f"one vocabulary; set text.joint: true, or {key}: greedy"
+                )
         return self
 
     @model_validator(mode="after")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,7 +24,9 @@ from transduce.nn.packed import pack
 from transduce.problem import Problem
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import Batch, SearchBlueprint
+from transduce.search.noise import key
 from transduce.search.score import force
+from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS
@@ -92,6 +93,7 @@ class Transducer:
         self.source, self.target = bundle.codecs["source"], bundle.codecs["target"]
         self.model = bundle.model.to(self.device).eval()
         self.search = bundle.blueprint.search
+        self.length = bundle.blueprint.length  # of answers; another may be set
         self.slots = bundle.blueprint.model.head.slots
 
     @classmethod
@@ -183,6 +185,28 @@ class Transducer:
             first += len(block)
 
     @torch.no_grad()
+    def stream(
+        self, text: str, search: SearchBlueprint | None = None
+    ) -> Generator[str, None, bool]:
+        """Yield the answer to a text as it grows, and return whether it has finished.
+
+        Put together it is what a call answers with the same search.
+
+        Raises:
+            Problem: the search decides on whole answers, as beam search does, or the text is
+                longer than there are positions learned.
+        """
+        self.model.eval()
+        if not text.strip():
+            return True
+        chosen = search or self.search
+        scorer, codec = self._scorer(chosen), self.target.reading(text, self.slots)
+        ids = torch.tensor(self._read("source", 1, text, text))
+        batch = self._batch(scorer, Sequences.stack([ids]).to(self.device), [text])
+        said = yield from codec.unfold(chosen.unfold(scorer, *batch))
+        return EOS in said
+
+    @torch.no_grad()
     def force(self, sources: Sequence[str], targets: Sequence[str]) -> list[tuple[Token, ...]]:
         """Return how likely the model finds each symbol of given targets, their end included.
 
@@ -224,10 +248,22 @@ class Transducer:
         return ids
 
     def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """Return the most tokens that sources of these lengths may be answered with."""
+        """Return the most tokens that sources of these lengths may be answered with.
+
+        Raises:
+            Problem: there are fewer positions learned than an answer has at least.
+        """
         factor, extra = self.bundle.blueprint.longest
-        most, positions = (lengths * factor).ceil().long() + extra, self.model.longest["target"]
-        return most if positions is None else most.clamp(max=positions)
+        most = self.length.limit(lengths, (lengths * factor).ceil().long() + extra)
+        if (positions := self.model.longest["target"]) is None:
+            return most
+        if (fewest := int(self.length.fewest(lengths).max())) > positions:
+            raise Problem(
+                f"an answer has {fewest} symbols at least, and this model has learned {positions} "
+                "positions; lower it",
+                "length.least",
+            )
+        return most.clamp(max=positions)
 
     @torch.no_grad()
     def _answer(
@@ -254,8 +290,8 @@ class Transducer:
             Sequences.stack([torch.tensor(encoded[row]) for row in batch]).to(self.device)
             for batch in batches
         ]
-        keys = [torch.tensor([_key(lines[asked[row]]) for row in batch]) for batch in batches]
-        answered = self._found(search, sources, keys)
+        texts = [[lines[asked[row]] for row in batch] for batch in batches]
+        answered = self._found(search, sources, texts)
         for batch, read, found in zip(batches, sources, answered, strict=True):
             maps = self._maps({"source": read}, found) if attention else (None, None)
             for place, row in enumerate(batch):
@@ -277,21 +313,30 @@ class Transducer:
         return [results[index] for index in range(len(lines))]
 
     def _found(
-        self, search: SearchBlueprint, sources: list[Sequences], keys: list[Int[Tensor, "B"]]
+        self, search: SearchBlueprint, sources: list[Sequences], texts: list[list[str]]
     ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
-        batches = (
-            Batch(
-                self.model.encode({"source": read}),
-                torch.full((len(read.lengths), 1), BOS, device=self.device),
-                self.limit(read.lengths),
-                key.to(self.device),
-            )
-            for read, key in zip(sources, keys, strict=True)
-        )
+        scorer = self._scorer(search)
+        batches = (self._batch(scorer, *given) for given in zip(sources, texts, strict=True))
         if isinstance(search, StepwiseSearch):
-            return answers(search, self.model, batches, self.rows)
-        return (search(self.model, *batch[:3]) for batch in batches)
+            return answers(search, scorer, batches, self.rows)
+        return (search(scorer, *batch[:3]) for batch in batches)
+
+    def _scorer(self, search: SearchBlueprint) -> Scorer:
+        """Return what a search asks: the model, and what else an answer has to obey."""
+        if search.shares and not self.bundle.blueprint.joint:
+            raise Problem(
+                f"{search.kind} takes symbols of the source for the answer, and this model has a "
+                "vocabulary for each side; search greedily",
+                "search",
+            )
+        return self.length.over(self.model)
+
+    def _batch(self, scorer: Scorer, read: Sequences, texts: Sequence[str]) -> Batch:
+        """Let the scorer read sources."""
+        begin = torch.full((len(read.lengths), 1), BOS, device=self.device)
+        keys = torch.tensor([key(text) for text in texts], device=self.device)
+        return Batch(scorer.encode({"source": read}), begin, self.limit(read.lengths), keys)
 
     def _results(self, source: str, found: Hypotheses, row: int) -> list[Result]:
         """Turn the hypotheses of one source into results, best first."""
@@ -328,12 +373,6 @@ class Transducer:
         blueprint = self.bundle.blueprint.model
         kinds = f"{blueprint.encoder.kind} encoder, {blueprint.decoder.kind} decoder"
         return f"Transducer({kinds}, {size / 1e6:.1f} M parameters, {self.search})"
-
-
-def _key(text: str) -> int:
-    """Return what the samples for a text depend on: the same for the same text, wherever asked."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def with_alternatives(search: SearchBlueprint, count: int) -> SearchBlueprint:

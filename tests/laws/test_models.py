@@ -39,6 +39,7 @@ from transduce.nn.span import SegmentSpanBlueprint, WindowSpanBlueprint
 from transduce.search import (
     Beam,
     DiverseBeam,
+    Draft,
     Greedy,
     Sample,
     SearchBlueprint,
@@ -211,6 +212,7 @@ def test_searches_of_models(encoder: str, decoder: str) -> None:
     for search in SEARCHES:
         testing.check_search(search, *given)
     testing.check_beam_one_is_greedy(*given)
+    testing.check_draft_is_greedy(Draft(span=3, match=1), *given)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -241,6 +243,7 @@ def test_heads(head: str, decoder: str) -> None:
     testing.check_normalised(model, sources, tokens)
     for search in (Greedy(), Beam(width=4, n_best=3)):
         testing.check_search(search, *case("recurrent", decoder, 7, 9, 8, head))
+    testing.check_draft_is_greedy(Draft(), *case("recurrent", decoder, 7, 9, 8, head))
     testing.check_beam_exact(*case("recurrent", decoder, 3, 4, 4, head))
 
 

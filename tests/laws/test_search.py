@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from toys import EOS, Recurrent, Table, with_holes, with_ties, without_eos
+from toys import EOS, Recurrent, Table, Task, task, with_holes, with_ties, without_eos
 
 from transduce import testing, tree
 from transduce.problem import Problem
@@ -19,9 +19,12 @@ from transduce.search import (
     Beam,
     DiverseBeam,
     Epsilon,
+    GnmtNormalisation,
     Greedy,
+    LengthNormalisation,
     MinP,
     PowerNormalisation,
+    RewardNormalisation,
     Sample,
     Scorer,
     SearchBlueprint,
@@ -54,29 +57,18 @@ SEARCHES: list[SearchBlueprint] = [
     StochasticBeam(width=6, seed=2),
     DiverseBeam(groups=4, width=1),
     DiverseBeam(groups=3, width=3, penalty=1.5),
+    Beam(width=3, n_best=2, normalisation=RewardNormalisation(), patience=2.0),
+    Beam(width=4, n_best=2, normalisation=GnmtNormalisation(), patience=0.5),
 ]
-
-
-class Task(NamedTuple):
-    """Sources, what is read before searching, and how long the answers may be."""
-
-    sources: dict[str, Sequences]
-    prompt: Int[Tensor, "B P"]
-    limit: Int[Tensor, "B"]
-
-
-def task(number: int, symbols: int, longest: int, seed: int = 0) -> Task:
-    """Return random sources of different lengths that end with eos, with different limits."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def numbers(low: int, high: int, *shape: int) -> Tensor:
-        return torch.randint(low, high, shape, generator=generator)
-
-    lengths = numbers(0, 6, number).tolist()
-    end = torch.tensor([EOS])
-    rows = [torch.cat([numbers(3, symbols, length), end]) for length in lengths]
-    prompt = torch.cat([torch.ones(number, 1, dtype=torch.long), numbers(3, symbols, number, 1)], 1)
-    return Task({"source": Sequences.stack(rows)}, prompt, numbers(1, longest + 1, number))
+NORMALISATIONS: list[LengthNormalisation] = [
+    PowerNormalisation(exponent=0.0),
+    PowerNormalisation(exponent=0.6),
+    PowerNormalisation(exponent=1.0),
+    GnmtNormalisation(),
+    RewardNormalisation(reward=0.0),
+    RewardNormalisation(reward=0.7),
+    RewardNormalisation(reward=4.0),
+]
 
 
 @pytest.fixture(params=MAKERS)
@@ -98,9 +90,11 @@ def test_beam_one_is_greedy(maker: Callable[[int], Any]) -> None:
     testing.check_beam_one_is_greedy(maker(9), *task(40, 9, 12))
 
 
-@pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
-def test_wide_beam_is_exact(maker: Callable[[int], Any], exponent: float) -> None:
-    testing.check_beam_exact(maker(5), *task(6, 5, 4), exponent)
+@pytest.mark.parametrize("normalisation", NORMALISATIONS, ids=repr)
+def test_wide_beam_is_exact(
+    maker: Callable[[int], Any], normalisation: LengthNormalisation
+) -> None:
+    testing.check_beam_exact(maker(5), *task(6, 5, 4), normalisation)
 
 
 class Live(NamedTuple):
@@ -126,22 +120,30 @@ def reference_beam(search: Beam, scorer: Scorer, given: Task, row: int) -> list[
         finished += [c for c in ranked[: search.width] if c.tokens[-1] == EOS]
         live = [c for c in ranked if c.tokens[-1] != EOS][: search.width]
         last = live or last
-        if not live or len(finished) >= search.width:
+        if not live or len(finished) >= search.width * search.patience:
             break
-    exponent = search.normalisation.exponent  # type: ignore[attr-defined]
-    finished.sort(key=lambda c: -c.log_prob / len(c.tokens) ** exponent)
+
+    def score(hypothesis: Live) -> float:
+        log_prob, length = torch.tensor(hypothesis.log_prob), torch.tensor(len(hypothesis.tokens))
+        return float(search.normalisation.score(log_prob, length))
+
+    finished.sort(key=score, reverse=True)
     spare = last if not finished or len(last[0].tokens) == limit else []
     return [c for c in finished + spare if c.tokens][: search.n_best]
 
 
 @pytest.mark.parametrize("name", ["table", "recurrent", "without eos", "with holes"])
-@pytest.mark.parametrize("exponent", [0.0, 1.0])
-@pytest.mark.parametrize(("width", "n_best"), [(1, 1), (2, 1), (3, 3), (6, 4)])
-def test_beam_is_the_reference(name: str, exponent: float, width: int, n_best: int) -> None:
-    # The reference stops only when ``width`` hypotheses have finished, so this also shows that
+@pytest.mark.parametrize("normalisation", NORMALISATIONS, ids=repr)
+@pytest.mark.parametrize(
+    ("width", "n_best", "patience"), [(1, 1, 1), (2, 1, 1), (3, 3, 1), (6, 4, 1), (2, 2, 3)]
+)
+def test_beam_is_the_reference(
+    name: str, normalisation: LengthNormalisation, width: int, n_best: int, patience: float
+) -> None:
+    # The reference stops only when enough hypotheses have finished, so this also shows that
     # stopping earlier than that changes nothing.
     scorer, given = MAKERS[name](8), task(9, 8, 9, seed=width)
-    search = Beam(width=width, n_best=n_best, normalisation=PowerNormalisation(exponent=exponent))
+    search = Beam(width=width, n_best=n_best, normalisation=normalisation, patience=patience)
     found = search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
     for row in range(len(given.limit)):
         wanted = reference_beam(search, scorer, given, row)
@@ -152,14 +154,25 @@ def test_beam_is_the_reference(name: str, exponent: float, width: int, n_best: i
         torch.testing.assert_close(found.log_probs[row, : len(wanted)], log_probs)
 
 
-def test_stopping_early_saves_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "normalisation",
+    [
+        PowerNormalisation(exponent=0.0),
+        GnmtNormalisation(exponent=0.2),
+        RewardNormalisation(reward=0.02),
+    ],
+    ids=repr,
+)
+def test_stopping_early_saves_steps(
+    normalisation: LengthNormalisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scorer, given = Table(9), task(30, 9, 2)
     limit = torch.full_like(given.limit, 60)
     memory = scorer.encode(given.sources)
-    search = Beam(width=4, normalisation=PowerNormalisation(exponent=0.0))
+    search = Beam(width=4, normalisation=normalisation)
     early = search(scorer, memory, given.prompt, limit)
     monkeypatch.setattr(
-        PowerNormalisation, "bound", lambda self, log_probs, limits: torch.zeros_like(log_probs)
+        type(normalisation), "bound", lambda self, log_probs, limits: torch.full_like(log_probs, 99)
     )
     late = search(scorer, memory, given.prompt, limit)
     assert early.trace is not None
@@ -167,6 +180,16 @@ def test_stopping_early_saves_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     weighed = [(trace.log_probs > -torch.inf).sum() for trace in (early.trace, late.trace)]
     assert weighed[0] < 0.8 * weighed[1]
     assert early.tokens.tolist() == late.tokens.tolist()
+
+
+def test_only_what_is_decided_is_shown() -> None:
+    scorer, given = Table(9), task(1, 9, 9)
+    asked = scorer, scorer.encode(given.sources), given.prompt, given.limit
+    parts = list(Greedy().unfold(*asked))
+    assert [len(part) for part in parts] == [1] * int(Greedy()(*asked).lengths)
+    assert list(Beam(width=1).unfold(*asked)) == parts
+    with pytest.raises(Problem, match=r"search.kind: beam: it decides on whole answers"):
+        list(Beam(width=2).unfold(*asked))
 
 
 def test_finished_sources_leave() -> None:
@@ -326,6 +349,32 @@ def test_limits_begin_at_one() -> None:
 def test_more_answers_than_hypotheses_is_an_error() -> None:
     with pytest.raises(ValueError, match="raise width"):
         Beam(width=3, n_best=4)
+
+
+def test_patience_below_what_is_wanted_is_an_error() -> None:
+    with pytest.raises(ValueError, match="raise patience"):
+        Beam(width=4, n_best=3, patience=0.5)
+    assert Beam(width=10, patience=1.1).enough == 11
+
+
+def test_patience_finds_what_finishes_late() -> None:
+    # The likeliest string is the third to finish.
+    scorer = Script([{EOS: 0.3, 3: 0.7}, {EOS: 0.1, 3: 0.9}, {EOS: 1.0}])
+    plain = PowerNormalisation(exponent=0.0)
+    hasty = Beam(width=2, normalisation=plain)
+    assert answers(hasty, scorer, 5)[0] == [[EOS]]
+    patient = Beam(width=2, normalisation=plain, patience=1.5)
+    assert answers(patient, scorer, 5)[0] == [[3, 3, EOS]]
+
+
+def test_length_normalisations_say_what_they_say() -> None:
+    log_prob, length = torch.tensor(-3.0), torch.tensor(7)
+    for normalisation, wanted in (
+        (PowerNormalisation(exponent=2.0), -3 / 49),
+        (GnmtNormalisation(exponent=2.0), -3 / 4),
+        (RewardNormalisation(reward=0.5), 0.5),
+    ):
+        assert float(normalisation.score(log_prob, length)) == pytest.approx(wanted)
 
 
 def test_force_reads_many_targets_at_once() -> None:

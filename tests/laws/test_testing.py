@@ -12,7 +12,8 @@ from torch import Tensor
 from toys import Code, Recurrent, RecurrentState, Table, TableState, Vectors
 
 from transduce import testing
-from transduce.search import Beam, Greedy, Hypotheses, Scorer
+from transduce.search import Beam, Draft, Greedy, Hypotheses, Scorer
+from transduce.search.draft import Certain
 from transduce.sequences import Sequences
 
 TOKENS = torch.tensor([[1, 4, 5, 3], [1, 3, 3, 4], [1, 5, 4, 3]])
@@ -197,6 +198,24 @@ def test_a_beam_that_is_not_greedy_is_caught(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Beam, "__call__", partial(Beam.__call__, wide))
     with pytest.raises(AssertionError, match="beam 1: "):
         testing.check_beam_one_is_greedy(Table(7), SOURCES, PROMPT, LIMIT)
+
+
+def test_parts_that_do_not_make_the_answer_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    testing.check_unfold(Greedy(), Table(7), SOURCES, PROMPT, LIMIT)
+    monkeypatch.setattr(Greedy, "unfold", lambda self, *given: iter([[3], [9]]))
+    with pytest.raises(AssertionError, match="unfold: "):
+        testing.check_unfold(Greedy(), Table(7), SOURCES, PROMPT, LIMIT)
+
+
+def test_a_draft_that_is_believed_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Quotes(Table):
+        def quote(self, memory: object) -> Sequences:
+            return SOURCES["source"]
+
+    testing.check_draft_is_greedy(Draft(), Quotes(7), SOURCES, PROMPT, LIMIT)
+    monkeypatch.setattr(Draft, "_check", lambda self, draft, *best: (Certain([4], [-1.0]), True))
+    with pytest.raises(AssertionError, match="draft: "):
+        testing.check_draft_is_greedy(Draft(), Quotes(7), SOURCES, PROMPT, LIMIT)
 
 
 def test_a_beam_that_is_not_exact_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

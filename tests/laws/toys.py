@@ -1,4 +1,4 @@
-"""Small scorers that obey the laws, each in its own way."""
+"""Small scorers that obey the laws, each in its own way, and what to ask them."""
 
 from __future__ import annotations
 
@@ -133,3 +133,25 @@ class Recurrent:
             hidden = torch.tanh(self.embedding[token] + hidden @ self.recur + context @ self.look)
             found.append((hidden @ self.out).log_softmax(-1))
         return torch.stack(found, 1), RecurrentState(hidden, memory)
+
+
+class Task(NamedTuple):
+    """Sources, what is read before searching, and how long the answers may be."""
+
+    sources: dict[str, Sequences]
+    prompt: Int[Tensor, "B P"]
+    limit: Int[Tensor, "B"]
+
+
+def task(number: int, symbols: int, longest: int, seed: int = 0) -> Task:
+    """Return random sources of different lengths that end with eos, with different limits."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def numbers(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    lengths = numbers(0, 6, number).tolist()
+    end = torch.tensor([EOS])
+    rows = [torch.cat([numbers(3, symbols, length), end]) for length in lengths]
+    prompt = torch.cat([torch.ones(number, 1, dtype=torch.long), numbers(3, symbols, number, 1)], 1)
+    return Task({"source": Sequences.stack(rows)}, prompt, numbers(1, longest + 1, number))

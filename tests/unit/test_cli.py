@@ -149,6 +149,19 @@ def test_search_can_be_changed(transduce: Command) -> None:
     assert all(float(score) <= 0 for score, _ in rows)
 
 
+def test_answers_are_shown_as_they_grow(transduce: Command) -> None:
+    whole = transduce("predict runs/my --greedy", LINES)
+    assert transduce("stream runs/my --greedy", LINES) == whole
+    assert transduce("stream runs/my input.txt search=greedy") == whole
+
+
+def test_the_length_of_answers_can_be_changed(transduce: Command) -> None:
+    long = transduce("predict runs/my length.least=9 length.most=9", LINES)
+    assert long.out != transduce("predict runs/my", LINES).out
+    short = transduce("predict runs/my length.most=1", LINES)
+    assert "answers reached the length limit" in short.err
+
+
 def test_several_answers_carry_the_number_of_their_line(transduce: Command) -> None:
     rows = transduce("predict runs/my --nbest 3", LINES).out.split("\n")[:-1]
     numbers = [row.split("\t")[0] for row in rows]
@@ -247,9 +260,11 @@ def test_an_interrupted_command_ends_with_130(home: Path) -> None:
         ("predict runs/my nothing.txt", "nothing.txt: there is no such file"),
         ("predict runs/my a.txt b.txt", "b.txt: one file at a time"),
         ("predict runs/my latin.txt", "latin.txt:2: byte 4 of the line"),
+        ("stream runs/my pairs.tsv search=beam", "search.kind: beam: it decides on whole answers"),
         ("predict runs/my --beam 0", "Invalid value for '--beam'"),
         ("predict runs/my --beam 3 --greedy", "--beam, --greedy: choose one of them"),
         ("predict runs/my pairs.tsv --greedy --nbest 3", "for alternatives use beam search"),
+        ("predict runs/my pairs.tsv length.least=3 length.most=2", "above most 2"),
         ("predict runs/my pairs.tsv search=baem", "no such choice 'baem'; did you mean 'beam'?"),
         ("evaluate runs/my", "Missing option '--data'"),
         ("evaluate runs/my --data pairs.tsv metrics=[belu]", "did you mean 'bleu'?"),

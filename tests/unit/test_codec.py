@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from transduce.problem import Problem
@@ -15,6 +19,12 @@ KINDS: list[dict[str, object]] = [
     {"kind": "bytes"},
     {"kind": "sentencepiece", "size": 278, "sampling": {"variants": 3}},
 ]
+SHOWN = [*KINDS, {"kind": "words", "byte_fallback": True}]
+
+
+@cache
+def learned(tokens: str) -> TextCodec:
+    return codec(next(kind for kind in SHOWN if str(kind) == tokens))
 
 
 def codec(tokens: dict[str, object], **normalise: object) -> TextCodec:
@@ -41,6 +51,28 @@ def test_text_is_normalised_encoded_and_decoded(tokens: dict[str, object]) -> No
     ids = made.encode("  the\tcat sees  U\u0308ber ")
     assert made.decode([1, *ids, 2]) == ("the cat sees Über")
     assert all(2 < id < made.size for id in made.encode("the cat"))
+
+
+@pytest.mark.parametrize("tokens", SHOWN, ids=str)
+@given(data=st.data())
+def test_text_that_comes_bit_by_bit_is_the_text(tokens: dict[str, object], data: Any) -> None:
+    made = learned(str(tokens))
+    spelt = st.text(max_size=3).filter(lambda text: text.isprintable()).map(made.encode)
+    noise = st.lists(st.integers(0, made.size - 1), max_size=3)
+    parts = data.draw(st.lists(st.one_of(spelt, noise), max_size=8))
+    ids = [id for part in parts for id in part]
+    whole = made.decode(ids)
+    for cut in (parts, [[id] for id in ids]):
+        assert "".join(made.unfold(cut)) == whole
+
+
+def test_a_character_is_shown_when_all_its_bytes_have_come() -> None:
+    for tokens in (KINDS[1], KINDS[2], KINDS[3]):
+        made = codec(tokens)
+        shown = list(made.unfold([[id] for id in made.encode("a €uro")]))
+        assert "".join(shown) == "a €uro"
+        assert any("€" in bit for bit in shown)
+        assert not any("\ufffd" in bit for bit in shown)
 
 
 def test_fingerprints_tell_settings_and_learning_apart() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,9 +13,10 @@ import pytest
 import tiny
 import torch
 
+from transduce.experiment import Experiment
 from transduce.nn.tap import watch
 from transduce.problem import Problem
-from transduce.search import Beam, Greedy
+from transduce.search import Beam, Draft, Greedy, Length, SearchBlueprint
 from transduce.text.vocabulary import EOS, SPECIALS
 from transduce.train.checkpoint import tensors
 from transduce.transducer import Result, Token, Transducer
@@ -99,6 +100,8 @@ def test_alternatives_are_the_next_best_and_all_different(model: Transducer) -> 
 def test_more_alternatives_than_the_beam_is_wide_widen_it(model: Transducer) -> None:
     answer = model("abc", Beam(width=2), alternatives=6)
     assert len(answer.alternatives) == 6
+    hasty = model("abc", Beam(width=4, patience=0.5), alternatives=3)
+    assert len(hasty.alternatives) == 3
 
 
 def test_greedy_search_has_no_alternatives(model: Transducer) -> None:
@@ -263,3 +266,74 @@ def test_what_has_no_positions_is_refused_and_no_answer_runs_past_them() -> None
         assert str(caught.value).startswith(f"text 2: {says}")
     with pytest.raises(Problem, match="text 1: the target has 8 symbols"):
         model.force(["abc"], ["abcdabc"])
+
+
+@pytest.mark.parametrize("search", [None, Greedy()])
+def test_models_keep_minimum_and_maximum(search: SearchBlueprint | None) -> None:
+    model = tiny.transducer(tiny.MODELS["recurrent"])
+    texts = ["abc", "bcd", "dab", "a cab"]
+    free = [len(answer.tokens) for answer in model(texts, search)]
+    model.length = Length(least=max(free))
+    assert all(len(answer.tokens) >= max(free) for answer in model(texts, search))
+    assert max(free) > 2
+    model.length = Length(most=2)
+    answers = model(texts, search)
+    assert [len(answer.tokens) for answer in answers] == [min(2, size) for size in free]
+
+
+@pytest.mark.parametrize("name", [*tiny.MODELS, "copying", "stepwise"])
+def test_drafts_from_the_source_find_what_greedy_search_finds(name: str) -> None:
+    others = {"copying": tiny.COPYING, "stepwise": tiny.STEPWISE}
+    model = Transducer(tiny.bundle((tiny.MODELS | others)[name], joint=True), torch.device("cpu"))
+    greedy = model(TEXTS, Greedy())
+    for search in (Draft(), Draft(span=2, match=1)):
+        for ours, theirs in zip(model(TEXTS, search), greedy, strict=True):
+            assert (ours.text, ours.finished) == (theirs.text, theirs.finished)
+            assert ours.log_prob == pytest.approx(theirs.log_prob, abs=1e-4)
+
+
+def watched(growing: Generator[str, None, bool]) -> tuple[list[str], bool]:
+    """Return what is shown, and whether it has finished."""
+    ends: list[bool] = []
+
+    def watch() -> Iterator[str]:
+        ends.append((yield from growing))
+
+    return list(watch()), ends[0]
+
+
+@pytest.mark.parametrize("name", [*tiny.MODELS, "copying"])
+def test_an_answer_that_is_shown_as_it_grows_is_the_answer(name: str) -> None:
+    model = Transducer(tiny.bundle((tiny.MODELS | {"copying": tiny.COPYING})[name], joint=True))
+    for search in (Greedy(), Beam(width=1), Draft()):
+        for text, whole in zip(TEXTS, model(TEXTS, search), strict=True):
+            shown, finished = watched(model.stream(text, search))
+            assert all(shown)
+            assert ("".join(shown), finished) == (whole.text, whole.finished)
+    with pytest.raises(Problem, match="beam: it decides on whole answers"):
+        next(model.stream("abc"))
+    with pytest.raises(Problem, match="beam"):
+        next(model.stream("abc", Beam(width=5)))
+
+
+def test_drafts_need_one_vocabulary() -> None:
+    with pytest.raises(Problem, match="a vocabulary for each side; search greedily"):
+        tiny.transducer(tiny.MODELS["mixed"])("abc", Draft())
+    corpus = {"kind": "tsv", "path": "a.tsv"}
+    facts = {"data": {"train": corpus, "dev": corpus}}
+    for key, wish in (
+        ("search", {"search": "draft"}),
+        ("validation.search", {"validation": {"search": "draft"}}),
+    ):
+        with pytest.raises(ValueError, match=rf"{key}: draft takes .* set text.joint: true, or"):
+            Experiment.model_validate({**facts, **wish})
+        Experiment.model_validate({**facts, **wish, "text": {"joint": True}})
+
+
+def test_a_minimum_beyond_what_positions_there_are_is_refused() -> None:
+    learned = {"positions": {"kind": "learned", "longest": 7}}
+    parts = dict.fromkeys(("encoder", "decoder"), tiny.TRANSFORMER | learned)
+    model = Transducer(tiny.bundle(parts))
+    model.length = Length(least=8)
+    with pytest.raises(Problem, match=r"length.least: .* 8 symbols .* 7 positions; lower it"):
+        model("abc")

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transduce.models.interface import Decoder, Encoder, Head, Memory, Readout
+from transduce.problem import Problem
 from transduce.sequences import Sequences
 
 UNK: Final = 0  # the unknown symbol, the same in every vocabulary
@@ -47,6 +48,17 @@ class Seq2Seq(nn.Module):
                 known = replace(source, data=self.readable(source.data))
                 memory[name] = replace(encoder(known), ids=source.data)
         return memory
+
+    def quote(self, memory: Memory) -> Sequences:
+        """Return the sources, symbols as they were read.
+
+        Raises:
+            Problem: they are no symbols.
+        """
+        bank = memory["source"]
+        if bank.ids is None:
+            raise Problem("this model's sources are no symbols; choose another", "search")
+        return Sequences(bank.ids, bank.mask.sum(1))
 
     def readable(self, ids: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
         """Return symbols with the unknown one for those behind the vocabulary.

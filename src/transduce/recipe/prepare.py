@@ -36,6 +36,7 @@ FREE = (  # settings that may change between the parts of a run without making i
     ("validation", "average"),
     ("data", "test"),
     ("search",),
+    ("length",),
     ("published",),
     ("parts",),  # where the files lie
 )

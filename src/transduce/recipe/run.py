@@ -64,6 +64,7 @@ class Run:
             BundleBlueprint(
                 model=experiment.model,
                 search=experiment.search,
+                length=experiment.length,
                 joint=experiment.text.joint,
                 longest=prepared.longest,
             ),

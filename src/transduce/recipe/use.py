@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +27,7 @@ from transduce.problem import Problem
 from transduce.recipe.init import corpus
 from transduce.recipe.validate import predict_and_score
 from transduce.search.interface import SearchBlueprint
+from transduce.search.length import Length
 from transduce.train.progress import Show
 from transduce.transducer import Result, Transducer
 
@@ -38,6 +39,8 @@ class PredictBlueprint(Blueprint):
 
     search: SearchBlueprint
     """how to look for the answer"""
+    length: Length
+    """how long answers may be"""
 
 
 class EvaluateBlueprint(PredictBlueprint):
@@ -68,8 +71,7 @@ def predict(
     Raises:
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
-    model = Transducer.load(run, parts=parts)
-    search = override(PredictBlueprint(search=model.search), changes).search
+    model, search = _asked(run, changes, parts)
     results = model.predict(lines, search, alternatives=best - 1, ahead=ahead)
     cut: list[int] = []
     for number, result in enumerate(results, 1):
@@ -77,13 +79,59 @@ def predict(
             cut.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores)
+    _warn(cut, show)
+
+
+def stream(
+    run: Path,
+    lines: Iterable[str],
+    changes: Sequence[str] = (),
+    *,
+    parts: Sequence[Path] = (),
+    show: Show,
+) -> Iterator[str]:
+    """Yield one line for each line, in order, bit by bit as answers grow; else as ``predict``."""
+    model, search = _asked(run, changes, parts)
+    cut: list[int] = []
+    for number, line in enumerate(lines, 1):
+        finished = yield from _on_one_line(model.stream(line, search))
+        if not finished:
+            cut.append(number)
+        yield "\n"
+    _warn(cut, show)
+
+
+def _on_one_line(bits: Generator[str, None, bool]) -> Generator[str, None, bool]:
+    while True:
+        try:
+            bit = next(bits)
+        except StopIteration as end:
+            return bool(end.value)
+        yield _one_line(bit)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", " ")  # a line stays a line
+
+
+def _asked(
+    run: Path, changes: Sequence[str], parts: Sequence[Path]
+) -> tuple[Transducer, SearchBlueprint]:
+    """Load a model and change how it answers."""
+    model = Transducer.load(run, parts=parts)
+    setting = override(PredictBlueprint(search=model.search, length=model.length), changes)
+    model.length = setting.length
+    return model, setting.search
+
+
+def _warn(cut: Sequence[int], show: Show) -> None:
     if cut:
         places = ", ".join(str(number) for number in cut[:10]) + (", ..." if cut[10:] else "")
         show.say(f"warning: {len(cut)} answers reached the length limit: lines {places}")
 
 
 def _row(answer: Result, number: int | None, scores: bool) -> str:
-    text = answer.text.replace("\n", " ")  # a line stays a line
+    text = _one_line(answer.text)
     columns = [f"{number}"] if number else []
     columns += [f"{answer.score:.4f}"] if scores else []
     return "\t".join([*columns, text])
@@ -122,11 +170,12 @@ def evaluate(
         Problem: there is no sound model, the data is faulty, or a change is no right one.
     """
     model = Transducer.load(run, parts=parts)
-    setting = EvaluateBlueprint(search=model.search)
+    setting = EvaluateBlueprint(search=model.search, length=model.length)
     if (run / "experiment.yaml").exists():
         metrics = read(run / "experiment.yaml", Experiment).metrics
-        setting = EvaluateBlueprint(search=model.search, metrics=metrics)
+        setting = setting.model_copy(update={"metrics": metrics})
     setting = override(setting, changes)
+    model.length = setting.length
     base = Path.cwd()
     grouped = corpus(data, base).model_copy(update={"group": True})
     examples = list(grouped.read(base, Skipped()))

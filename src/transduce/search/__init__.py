@@ -4,31 +4,41 @@ from __future__ import annotations
 
 from transduce.search.beam import Beam
 from transduce.search.diverse_beam import DiverseBeam
+from transduce.search.draft import Draft
 from transduce.search.greedy import Greedy
 from transduce.search.hypotheses import (
+    GnmtNormalisation,
     Hypotheses,
     LengthNormalisation,
     PowerNormalisation,
+    RewardNormalisation,
     Trace,
 )
 from transduce.search.interface import Batch, SearchBlueprint
+from transduce.search.length import AtLeast, Length
 from transduce.search.sample import Sample
 from transduce.search.score import force
-from transduce.search.scorer import Scorer
+from transduce.search.scorer import Quotable, Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.search.stochastic_beam import StochasticBeam
 from transduce.search.truncate import Epsilon, MinP, TopK, TopP, Truncation, Typical
 
 __all__ = [
+    "AtLeast",
     "Batch",
     "Beam",
     "DiverseBeam",
+    "Draft",
     "Epsilon",
+    "GnmtNormalisation",
     "Greedy",
     "Hypotheses",
+    "Length",
     "LengthNormalisation",
     "MinP",
     "PowerNormalisation",
+    "Quotable",
+    "RewardNormalisation",
     "Sample",
     "Scorer",
     "SearchBlueprint",

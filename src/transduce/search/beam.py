@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from transduce.search.hypotheses import (
@@ -37,10 +38,10 @@ class Beam(StepwiseSearch):
     """Keeps the ``width`` likeliest unfinished hypotheses of each source, one token at a time.
 
     A candidate finishes when it ends with eos and is among the best ``width`` of its step; the
-    next ``width`` without eos go on. A source is done when ``width`` hypotheses have finished
-    (first come, first served: Kasai 2024), which makes width 1 greedy search, or before that when
-    nothing unfinished could still enter the ``n_best``, so stopping early never changes a result.
-    Of equal candidates the one of the better parent goes first, then the lowest id.
+    next ``width`` without eos go on. A source is done when ``patience`` * ``width`` hypotheses have
+    finished (first come, first served: Kasai 2024), which makes width 1 greedy search, or before
+    that when nothing unfinished could still enter the ``n_best``, so stopping early never changes a
+    result. Of equal candidates the one of the better parent goes first, then the lowest id.
     """
 
     kind: Literal["beam"] = "beam"
@@ -50,12 +51,24 @@ class Beam(StepwiseSearch):
     """hypotheses of each source to return"""
     normalisation: LengthNormalisation = PowerNormalisation()
     """how finished hypotheses of different lengths compare"""
+    patience: PositiveFloat = 1.0
+    """finished hypotheses to wait for, for each of width; the more, the longer it looks"""
 
     @model_validator(mode="after")
     def _check(self) -> Beam:
         if self.n_best > self.width:
             raise ValueError(f"n_best {self.n_best} is more than width {self.width}; raise width")
+        if self.n_best > self.enough:
+            raise ValueError(
+                f"patience {self.patience} waits for {self.enough} finished hypotheses, which are "
+                f"less than n_best {self.n_best}; raise patience"
+            )
         return self
+
+    @property
+    def enough(self) -> int:
+        """Number of finished hypotheses after which a source is done."""
+        return math.ceil(self.patience * self.width - 1e-6)  # 1.1 * 10 is 11.000000000000002
 
     @property
     def rows(self) -> int:
@@ -72,7 +85,8 @@ class Beam(StepwiseSearch):
 
     def with_answers(self, count: int) -> Beam:
         """Return the search so that it returns ``count`` hypotheses, wider if it has to be."""
-        return self.model_copy(update={"width": max(self.width, count), "n_best": count})
+        width = max(self.width, math.ceil(count / min(1.0, self.patience)))
+        return self.model_copy(update={"width": width, "n_best": count})
 
     def begin(self, limit: Int[Tensor, "A"], keys: Int[Tensor, "A"]) -> BeamNotes:
         """Return empty notes; of the rows only the first lives."""
@@ -107,7 +121,7 @@ class Beam(StepwiseSearch):
         best = torch.cat([notes.best, scores], 1).topk(self.n_best).values
         ended = notes.ended + step.finished.sum(1)
         hope = self.normalisation.bound(live[:, 0], notes.limit) > best[:, -1]
-        going = hope & (ended < self.width) & (length < notes.limit)
+        going = hope & (ended < self.enough) & (length < notes.limit)
         # Dead slots stay where they are, so that they alone never cause a reordering.
         own = positions(self.width, live.device)
         parents = step.parents.gather(1, step.slots).where(live > -torch.inf, own)

@@ -92,6 +92,57 @@ class PowerNormalisation(LengthNormalisation):
         return self.score(log_probs, limits)
 
 
+class GnmtNormalisation(LengthNormalisation):
+    """Log-probability / ((5 + length) / 6) ** ``exponent`` (Wu 2016).
+
+    The 5 makes short lengths weigh less than in ``power``. Wu (2016) settled on an exponent of 0.2,
+    Vaswani (2017) on 0.6.
+    """
+
+    kind: Literal["gnmt"] = "gnmt"
+    exponent: NonNegativeFloat = 0.6
+    """0: plain log-probability; the higher, the longer the answers"""
+
+    def score(
+        self, log_probs: Float[Tensor, "*#shape"], lengths: Int[Tensor, "*#shape"]
+    ) -> Float[Tensor, "*#shape"]:
+        """Return the score of hypotheses of ``lengths`` tokens, eos included."""
+        return log_probs / ((5 + lengths.to(log_probs.dtype)) / 6) ** self.exponent
+
+    def bound(
+        self, log_probs: Float[Tensor, "*#shape"], limits: Int[Tensor, "*#shape"]
+    ) -> Float[Tensor, "*#shape"]:
+        """Return a score that no continuation up to ``limits`` tokens can exceed."""
+        # As for a power: the divisor is positive and grows with the length.
+        return self.score(log_probs, limits)
+
+
+class RewardNormalisation(LengthNormalisation):
+    """Log-probability + ``reward`` * length (He 2016).
+
+    It asks for tuning: the right reward for each token makes answers as long as references on dev
+    (Murray & Chiang 2018); above what a token costs, every answer is as long as it may be.
+    """
+
+    kind: Literal["reward"] = "reward"
+    reward: NonNegativeFloat = 0.5
+    """nats for each token; 0: plain log-probability"""
+
+    def score(
+        self, log_probs: Float[Tensor, "*#shape"], lengths: Int[Tensor, "*#shape"]
+    ) -> Float[Tensor, "*#shape"]:
+        """Return the score of hypotheses of ``lengths`` tokens, eos included."""
+        return log_probs + self.reward * lengths.to(log_probs.dtype)
+
+    def bound(
+        self, log_probs: Float[Tensor, "*#shape"], limits: Int[Tensor, "*#shape"]
+    ) -> Float[Tensor, "*#shape"]:
+        """Return a score that no continuation up to ``limits`` tokens can exceed."""
+        # With p, q and n as for a power: q <= p and n <= limit, and the reward r >= 0, so
+        # q + r * n <= p + r * limit.
+        return self.score(log_probs, limits)
+
+
 def read_back(
     trace: Trace, ends: Int[Tensor, "B K"], ranks: Int[Tensor, "B K"], eos: int
 ) -> tuple[Int[Tensor, "B K T"], Float[Tensor, "B K T"]]:

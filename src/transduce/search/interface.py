@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Int
@@ -32,6 +33,7 @@ class SearchBlueprint(Part):
 
     eos: ClassVar[int] = 2  # the symbol that ends a hypothesis, the same in every vocabulary
     distinct: ClassVar[bool] = True  # no two hypotheses of a source are equal
+    shares: ClassVar[bool] = False  # it takes symbols of the source for those of the answer
 
     @abstractmethod
     def __call__(
@@ -61,3 +63,21 @@ class SearchBlueprint(Part):
         if count > 1:
             raise Problem("this search finds one answer only; for alternatives use beam search")
         return self
+
+    def unfold(
+        self,
+        scorer: Scorer,
+        memory: Any,
+        prompt: Int[Tensor, "1 P"],
+        limit: Int[Tensor, "1"],
+        keys: Int[Tensor, "1"] | None = None,
+    ) -> Iterator[list[int]]:
+        """Yield the best answer to one source part by part, each as soon as it is decided.
+
+        Raises:
+            Problem: this search decides on whole answers.
+        """
+        raise Problem(
+            "it decides on whole answers, so that there is nothing to show before; search greedily",
+            f"search.kind: {self.kind}",
+        )

@@ -1,4 +1,4 @@
-"""The three verbs that every search knows, and nothing else."""
+"""The three verbs that every search knows, and one that some scorers have besides."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transduce.problem import Problem
 from transduce.sequences import Sequences
 
 
@@ -27,3 +28,23 @@ class Scorer(Protocol):
 
     def extend(self, tokens: Int[Tensor, "N T"], state: Any) -> tuple[Float[Tensor, "N T V"], Any]:
         """Read T tokens in every row; return the log-probabilities of what follows each of them."""
+
+
+@runtime_checkable
+class Quotable(Protocol):
+    """A scorer that still knows the symbols of its sources."""
+
+    def quote(self, memory: Any) -> Sequences:
+        """Return the sources behind ``memory``."""
+
+
+def quote(scorer: Scorer, memory: Any) -> Sequences:
+    """Return the sources that a scorer has read.
+
+    Raises:
+        Problem: it cannot say what they were.
+    """
+    if not isinstance(scorer, Quotable):
+        name = type(scorer).__name__
+        raise Problem(f"{name} does not say what its sources were; choose another", "search")
+    return scorer.quote(memory)

@@ -24,6 +24,7 @@ from transduce.search.top import top
 
 N = TypeVar("N")
 
+STEPS: Final = 32  # steps that notes have room for at first; they grow as they are needed
 DONE: Final = 0.2  # share of finished sources at which dropping their rows repays the copy
 
 
@@ -87,6 +88,28 @@ class StepwiseSearch(SearchBlueprint):
         """Answer one batch."""
         return next(answers(self, scorer, [Batch(memory, prompt, limit)], len(limit)))
 
+    @torch.no_grad()
+    def unfold(
+        self,
+        scorer: Scorer,
+        memory: Any,
+        prompt: Int[Tensor, "1 P"],
+        limit: Int[Tensor, "1"],
+        keys: Int[Tensor, "1"] | None = None,
+    ) -> Iterator[list[int]]:
+        """Yield the answer to one source token by token; a search with one row never goes back."""
+        if self.rows > 1:
+            yield from super().unfold(scorer, memory, prompt, limit, keys)
+        slots: Slots | None = _admit(self, scorer, Batch(memory, prompt, limit, keys), 0)
+        said = 0
+        while slots is not None:
+            move = self.weigh(slots.notes, slots.values, slots.ids)
+            found = self.collect(move.notes)
+            yield found.tokens[0, 0, said : found.lengths[0, 0]].tolist()
+            said = int(found.lengths[0, 0])
+            slots = slots._replace(notes=move.notes, working=slots.working & move.going)
+            slots = _advance(self, scorer, slots, move, 0)
+
 
 class Slots(NamedTuple):
     """A sources at work: a tree, so that they are kept and joined together."""
@@ -98,9 +121,6 @@ class Slots(NamedTuple):
     batch: Int[Tensor, "A"]  # number of the batch that it came with
     place: Int[Tensor, "A"]  # its number there
     working: Bool[Tensor, "A"]  # False: answered, and not left yet
-
-
-STEPS: Final = 32  # steps that notes have room for at first; they grow as they are needed
 
 
 def with_room(notes: N, length: Int[Tensor, "A"]) -> N:
@@ -127,10 +147,10 @@ def answers(
     arriving, slots = next(waiting, None), None
     while arriving is not None or slots is not None:
         while arriving is not None and (
-            not slots or len(slots.batch) + len(arriving.limit) <= room
+            slots is None or len(slots.batch) + len(arriving.limit) <= room
         ):
             fresh = _admit(search, scorer, arriving, shelf.open(len(arriving.limit)))
-            slots = tree.join([slots, fresh]) if slots else fresh
+            slots = fresh if slots is None else tree.join([slots, fresh])
             arriving = next(waiting, None)
         assert slots is not None
         move = search.weigh(slots.notes, slots.values, slots.ids)

@@ -31,11 +31,13 @@ from transduce.testing.searches import (
     brute_force,
     check_beam_exact,
     check_beam_one_is_greedy,
+    check_draft_is_greedy,
     check_hypotheses,
     check_refill,
     check_search,
     check_search_batch_mates,
     check_search_matches_forced,
+    check_unfold,
 )
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "check_beam_exact",
     "check_beam_one_is_greedy",
     "check_causal",
+    "check_draft_is_greedy",
     "check_hypotheses",
     "check_join",
     "check_keep",
@@ -58,5 +61,6 @@ __all__ = [
     "check_search",
     "check_search_batch_mates",
     "check_search_matches_forced",
+    "check_unfold",
     "check_widen",
 ]

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from typing import Final
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from transduce.problem import Problem
 from transduce.search.beam import Beam
+from transduce.search.draft import Draft
 from transduce.search.greedy import Greedy
-from transduce.search.hypotheses import Hypotheses, PowerNormalisation
+from transduce.search.hypotheses import (
+    Hypotheses,
+    LengthNormalisation,
+    PowerNormalisation,
+)
 from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
 from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.testing.compare import Sources, alone, pick, require, same
+
+MEAN: Final = PowerNormalisation()
 
 
 @torch.no_grad()
@@ -30,6 +39,7 @@ def check_search(
     check_hypotheses(search, scorer, sources, prompt, limit)
     check_search_matches_forced(search, scorer, sources, prompt, limit)
     check_search_batch_mates(search, scorer, sources, prompt, limit)
+    check_unfold(search, scorer, sources, prompt, limit)
     if isinstance(search, StepwiseSearch):
         check_refill(search, scorer, sources, prompt, limit)
 
@@ -103,6 +113,28 @@ def check_search_batch_mates(
 
 
 @torch.no_grad()
+def check_unfold(
+    search: SearchBlueprint,
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+) -> None:
+    """The parts of an answer that are shown as it grows make the answer, or none are shown."""
+    shown = []
+    for row in range(len(limit)):
+        memory, rows = scorer.encode(alone(sources, row)), slice(row, row + 1)
+        try:
+            shown.append(list(search.unfold(scorer, memory, prompt[rows], limit[rows])))
+        except Problem:
+            return  # it decides on whole answers
+    wanted = _strings(search(scorer, scorer.encode(sources), prompt, limit))
+    for row, (parts, answer) in enumerate(zip(shown, wanted, strict=True)):
+        law = f"unfold: source {row} is shown {parts}, and its answer is {answer[0]}"
+        require(tuple(itertools.chain.from_iterable(parts)) == answer[0], law)
+
+
+@torch.no_grad()
 def check_refill(
     search: StepwiseSearch,
     scorer: Scorer,
@@ -137,6 +169,23 @@ def check_beam_one_is_greedy(
         law = f"beam 1: source {row} gets {ours}, from greedy search {theirs}"
         require(ours == theirs, law)
     same(beam.log_probs, greedy.log_probs, "beam 1: log-probabilities differ from greedy search")
+
+
+@torch.no_grad()
+def check_draft_is_greedy(
+    search: Draft,
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+) -> None:
+    """Reading drafts finds what greedy search finds."""
+    memory = scorer.encode(sources)
+    draft, greedy = (way(scorer, memory, prompt, limit) for way in (search, Greedy()))
+    for row, (ours, theirs) in enumerate(zip(_strings(draft), _strings(greedy), strict=True)):
+        law = f"draft: source {row} gets {ours}, from greedy search {theirs}"
+        require(ours == theirs, law)
+    same(draft.log_probs, greedy.log_probs, "draft: log-probabilities differ from greedy search")
 
 
 @torch.no_grad()
@@ -175,20 +224,20 @@ def check_beam_exact(
     sources: Sources,
     prompt: Int[Tensor, "B P"],
     limit: Int[Tensor, "B"],
-    exponent: float = 1.0,
+    normalisation: LengthNormalisation = MEAN,
 ) -> None:
     """A beam that is wide enough for all strings finds the best of them."""
     memory = scorer.encode(sources)
     symbols = scorer.extend(prompt, scorer.start(memory))[0].shape[2]
     width = symbols * (symbols - 1) ** (int(limit.max()) - 1)
-    search = Beam(
-        width=width, n_best=min(5, width), normalisation=PowerNormalisation(exponent=exponent)
-    )
+    search = Beam(width=width, n_best=min(5, width), normalisation=normalisation)
     found = search(scorer, memory, prompt, limit)
     every = brute_force(scorer, sources, prompt, limit, search.eos)
     for row, (strings, known) in enumerate(zip(_strings(found), every, strict=True)):
-        ranked = sorted((p / len(s) ** exponent for s, p in known.items()), reverse=True)
-        wanted = torch.tensor([p for p in ranked[: search.n_best] if p > -torch.inf])
+        sizes = torch.tensor([len(string) for string in known])
+        ranked = normalisation.score(torch.tensor(list(known.values())), sizes)
+        wanted = ranked.sort(descending=True).values[: search.n_best]
+        wanted = wanted[wanted > -torch.inf]
         number = int(found.finished[row].sum())
         law = f"exact: source {row} does not get its best strings"
         require(number == len(wanted), f"{law}: {number} and not {len(wanted)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -103,6 +103,23 @@ class TextCodec:
         pieces = self.pieces(kept)
         shown = [UNKNOWN if id == UNK else piece for id, piece in zip(kept, pieces, strict=True)]
         return self.tokeniser.text(shown)
+
+    def unfold(self, parts: Iterable[list[int]]) -> Generator[str, None, list[int]]:
+        """Yield the text of symbols that come part by part; return all of these.
+
+        A character is shown when all its bytes have come.
+        """
+        ids, shown = list[int](), 0
+        for part in parts:
+            ids += part
+            # Bytes that are no character yet show as U+FFFD; nothing before them will change.
+            certain = self.decode(ids).rstrip("\ufffd")
+            if len(certain) > shown:
+                yield certain[shown:]
+                shown = len(certain)
+        if rest := self.decode(ids)[shown:]:
+            yield rest
+        return ids
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the piece behind each symbol, to look at."""
