@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,6 @@ from transduce.nn.packed import pack
 from transduce.problem import Problem
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import Batch, SearchBlueprint
-from transduce.search.noise import key
 from transduce.search.score import force
 from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
@@ -202,8 +202,8 @@ class Transducer:
         chosen = search or self.search
         scorer, codec = self._scorer(chosen), self.target.reading(text, self.slots)
         ids = torch.tensor(self._read("source", 1, text, text))
-        batch = self._batch(scorer, Sequences.stack([ids]).to(self.device), [text])
-        said = yield from codec.unfold(chosen.unfold(scorer, *batch))
+        read, keys = Sequences.stack([ids]).to(self.device), torch.tensor([_key(text)])
+        said = yield from codec.unfold(chosen.unfold(scorer, *self._batch(scorer, read, keys)))
         return EOS in said
 
     @torch.no_grad()
@@ -290,8 +290,8 @@ class Transducer:
             Sequences.stack([torch.tensor(encoded[row]) for row in batch]).to(self.device)
             for batch in batches
         ]
-        texts = [[lines[asked[row]] for row in batch] for batch in batches]
-        answered = self._found(search, sources, texts)
+        keys = [torch.tensor([_key(lines[asked[row]]) for row in batch]) for batch in batches]
+        answered = self._found(search, sources, keys)
         for batch, read, found in zip(batches, sources, answered, strict=True):
             maps = self._maps({"source": read}, found) if attention else (None, None)
             for place, row in enumerate(batch):
@@ -313,11 +313,11 @@ class Transducer:
         return [results[index] for index in range(len(lines))]
 
     def _found(
-        self, search: SearchBlueprint, sources: list[Sequences], texts: list[list[str]]
+        self, search: SearchBlueprint, sources: list[Sequences], keys: list[Int[Tensor, "B"]]
     ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
         scorer = self._scorer(search)
-        batches = (self._batch(scorer, *given) for given in zip(sources, texts, strict=True))
+        batches = (self._batch(scorer, read, key) for read, key in zip(sources, keys, strict=True))
         if isinstance(search, StepwiseSearch):
             return answers(search, scorer, batches, self.rows)
         return (search(scorer, *batch[:3]) for batch in batches)
@@ -332,11 +332,11 @@ class Transducer:
             )
         return self.length.over(self.model)
 
-    def _batch(self, scorer: Scorer, read: Sequences, texts: Sequence[str]) -> Batch:
+    def _batch(self, scorer: Scorer, read: Sequences, keys: Int[Tensor, "B"]) -> Batch:
         """Let the scorer read sources."""
         begin = torch.full((len(read.lengths), 1), BOS, device=self.device)
-        keys = torch.tensor([key(text) for text in texts], device=self.device)
-        return Batch(scorer.encode({"source": read}), begin, self.limit(read.lengths), keys)
+        limit = self.limit(read.lengths)
+        return Batch(scorer.encode({"source": read}), begin, limit, keys.to(self.device))
 
     def _results(self, source: str, found: Hypotheses, row: int) -> list[Result]:
         """Turn the hypotheses of one source into results, best first."""
@@ -373,6 +373,12 @@ class Transducer:
         blueprint = self.bundle.blueprint.model
         kinds = f"{blueprint.encoder.kind} encoder, {blueprint.decoder.kind} decoder"
         return f"Transducer({kinds}, {size / 1e6:.1f} M parameters, {self.search})"
+
+
+def _key(text: str) -> int:
+    """Return what the samples for a text depend on: the same for the same text, wherever asked."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def with_alternatives(search: SearchBlueprint, count: int) -> SearchBlueprint:

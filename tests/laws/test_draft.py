@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from jaxtyping import Float, Int
-from test_search import MAKERS
 from torch import Tensor
-from toys import EOS, Recurrent, Table, task
+from toys import EOS, MAKERS, Recurrent, Table, task
 
 from transduce import testing
 from transduce.problem import Problem

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_search import MAKERS, SEARCHES
-from toys import EOS, Table, task
+from test_search import SEARCHES
+from toys import EOS, MAKERS, Table, task
 
 from transduce import testing
 from transduce.search import Length, SearchBlueprint

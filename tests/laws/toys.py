@@ -1,15 +1,17 @@
-"""Small scorers that obey the laws, each in its own way, and what to ask them."""
+"""Small scorers that obey the laws, each in its own way."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from transduce.search import Scorer, SearchBlueprint
 from transduce.sequences import Sequences
 from transduce.tree import PerSource
 
@@ -135,6 +137,15 @@ class Recurrent:
         return torch.stack(found, 1), RecurrentState(hidden, memory)
 
 
+MAKERS: dict[str, Callable[[int], Any]] = {
+    "table": Table,
+    "recurrent": Recurrent,
+    "without eos": without_eos,
+    "with holes": with_holes,
+    "with ties": with_ties,
+}
+
+
 class Task(NamedTuple):
     """Sources, what is read before searching, and how long the answers may be."""
 
@@ -155,3 +166,27 @@ def task(number: int, symbols: int, longest: int, seed: int = 0) -> Task:
     rows = [torch.cat([numbers(3, symbols, length), end]) for length in lengths]
     prompt = torch.cat([torch.ones(number, 1, dtype=torch.long), numbers(3, symbols, number, 1)], 1)
     return Task({"source": Sequences.stack(rows)}, prompt, numbers(1, longest + 1, number))
+
+
+class Script(Table):
+    """What follows depends on the number of tokens read, and on nothing else."""
+
+    def __init__(self, steps: list[dict[int, float]]) -> None:
+        super().__init__(4)
+        self.steps = torch.full((len(steps) + 1, 4), -torch.inf)
+        for step, probabilities in enumerate(steps):
+            for symbol, probability in probabilities.items():
+                self.steps[step, symbol] = math.log(probability)
+
+    def extend(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        read = state.prefix[:, None] + torch.arange(tokens.shape[1])
+        return self.steps[read], state._replace(prefix=state.prefix + tokens.shape[1])
+
+
+def answers(search: SearchBlueprint, scorer: Scorer, limit: int) -> tuple[list[list[int]], Tensor]:
+    """Return the strings of the one source there is, and whether each has finished."""
+    given = task(1, 4, 4)
+    memory, most = scorer.encode(given.sources), torch.tensor([limit])
+    found = search(scorer, memory, given.prompt[:, :1], most)
+    lengths = found.lengths[0].tolist()
+    return [found.tokens[0, k, :n].tolist() for k, n in enumerate(lengths)], found.finished[0]

@@ -32,8 +32,8 @@ class SearchBlueprint(Part):
     """Slot for a search; its blueprint is the search itself."""
 
     eos: ClassVar[int] = 2  # the symbol that ends a hypothesis, the same in every vocabulary
-    distinct: ClassVar[bool] = True  # no two hypotheses of a source are equal
     shares: ClassVar[bool] = False  # it takes symbols of the source for those of the answer
+    distinct: ClassVar[bool] = True  # no two hypotheses of a source are equal
 
     @abstractmethod
     def __call__(
@@ -54,16 +54,6 @@ class SearchBlueprint(Part):
             ValueError: a limit is below 1.
         """
 
-    def with_answers(self, count: int) -> SearchBlueprint:
-        """Return the search so that it returns at least ``count`` hypotheses, if there are so many.
-
-        Raises:
-            Problem: it finds one only.
-        """
-        if count > 1:
-            raise Problem("this search finds one answer only; for alternatives use beam search")
-        return self
-
     def unfold(
         self,
         scorer: Scorer,
@@ -81,3 +71,13 @@ class SearchBlueprint(Part):
             "it decides on whole answers, so that there is nothing to show before; search greedily",
             f"search.kind: {self.kind}",
         )
+
+    def with_answers(self, count: int) -> SearchBlueprint:
+        """Return the search so that it returns at least ``count`` hypotheses, if there are so many.
+
+        Raises:
+            Problem: it finds one only.
+        """
+        if count > 1:
+            raise Problem("this search finds one answer only; for alternatives use beam search")
+        return self

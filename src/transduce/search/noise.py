@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
 import torch
@@ -31,12 +30,6 @@ def uniform(*parts: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
 def gumbel(*parts: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """Return standard Gumbel noise for every combination of the parts."""
     return uniform(*parts).log_().neg_().log_().neg_()
-
-
-def key(text: str) -> int:
-    """Return what the noise for a text depends on: the same for the same text, wherever asked."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def draw(probs: Float[Tensor, "A R V"], chance: Float[Tensor, "A R S"]) -> Int[Tensor, "A R S"]:
