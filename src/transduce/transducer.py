@@ -190,8 +190,8 @@ class Transducer:
         chosen = search or self.search
         scorer, codec = self._scorer(chosen), self.target.reading(text, self.slots)
         read = self._stack([self._read("source", "text 1", text, text)], np.zeros(1, np.int64))
-        batch = self._batch(scorer, read)
-        said = yield from codec.unfold(chosen.unfold(scorer, *batch[:3]))
+        batch = self._batch(scorer, read, torch.tensor([_key(text)]))
+        said = yield from codec.unfold(chosen.unfold(scorer, *batch))
         return EOS in said
 
     @torch.no_grad()
@@ -344,14 +344,11 @@ class Transducer:
             )
         return self.length.over(self.scorer)
 
-    def _batch(
-        self, scorer: Scorer, read: dict[str, Sequences], keys: Int[Tensor, "B"] | None = None
-    ) -> Batch:
+    def _batch(self, scorer: Scorer, read: dict[str, Sequences], keys: Int[Tensor, "B"]) -> Batch:
         """Let the scorer read sources."""
         lengths = read["source"].lengths
         begin = torch.full((len(lengths), 1), BOS, device=self.device)
-        moved = None if keys is None else keys.to(self.device)
-        return Batch(scorer.encode(read), begin, self.limit(lengths), moved)
+        return Batch(scorer.encode(read), begin, self.limit(lengths), keys.to(self.device))
 
     def _maps(
         self, inputs: Mapping[str, Sequences], found: Hypotheses

@@ -235,6 +235,9 @@ def test_a_text_has_its_samples_wherever_it_is_asked() -> None:
             assert ours.text == theirs.text
             assert ours.score == pytest.approx(theirs.score, abs=1e-4)
     assert len(model("abc", search, alternatives=6).alternatives) == 6
+    one = Sample(temperature=2.0)
+    shown = ["".join(model.stream(text, one)) for text in texts]
+    assert shown == [answer.text for answer in model(texts, one)]
 
 
 def test_a_scorer_that_knows_no_end_is_cut() -> None:

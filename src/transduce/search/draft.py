@@ -56,7 +56,12 @@ class Draft(SearchBlueprint):
 
     @torch.no_grad()
     def unfold(
-        self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "1 P"], limit: Int[Tensor, "1"]
+        self,
+        scorer: Scorer,
+        memory: Any,
+        prompt: Int[Tensor, "1 P"],
+        limit: Int[Tensor, "1"],
+        keys: Int[Tensor, "1"] | None = None,
     ) -> Iterator[list[int]]:
         """Yield the answer to one source, as many tokens at a time as become certain at once."""
         for answer in self._answers(scorer, memory, prompt, limit):

@@ -60,6 +60,7 @@ class SearchBlueprint(Part):
         memory: Any,
         prompt: Int[Tensor, "1 P"],
         limit: Int[Tensor, "1"],
+        keys: Int[Tensor, "1"] | None = None,
     ) -> Iterator[list[int]]:
         """Yield the best answer to one source part by part, each as soon as it is decided.
 

@@ -24,12 +24,12 @@ def uniform(*parts: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     state = torch.zeros_like(parts[0])
     for part in parts:
         state = _mix(state + part)
-    return (_shift(state, 12).double() + 0.5) * 2.0**-52
+    return _shift(state, 12).double().add_(0.5).mul_(2.0**-52)
 
 
 def gumbel(*parts: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """Return standard Gumbel noise for every combination of the parts."""
-    return -torch.log(-torch.log(uniform(*parts)))
+    return uniform(*parts).log_().neg_().log_().neg_()
 
 
 def draw(probs: Float[Tensor, "A R V"], chance: Float[Tensor, "A R S"]) -> Int[Tensor, "A R S"]:
@@ -49,12 +49,13 @@ def draw(probs: Float[Tensor, "A R V"], chance: Float[Tensor, "A R S"]) -> Int[T
 
 
 def _mix(values: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    # In place: tables of this size are written faster where one has just been.
     values = values + STEP
-    values = (values ^ _shift(values, 30)) * FIRST
-    values = (values ^ _shift(values, 27)) * SECOND
-    return values ^ _shift(values, 31)
+    values.bitwise_xor_(_shift(values, 30)).mul_(FIRST)
+    values.bitwise_xor_(_shift(values, 27)).mul_(SECOND)
+    return values.bitwise_xor_(_shift(values, 31))
 
 
 def _shift(values: Int[Tensor, "*shape"], places: int) -> Int[Tensor, "*shape"]:
     """Shift to the right as if there were no sign."""
-    return (values >> places) & ((1 << (64 - places)) - 1)
+    return (values >> places).bitwise_and_((1 << (64 - places)) - 1)

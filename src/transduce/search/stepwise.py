@@ -90,12 +90,17 @@ class StepwiseSearch(SearchBlueprint):
 
     @torch.no_grad()
     def unfold(
-        self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "1 P"], limit: Int[Tensor, "1"]
+        self,
+        scorer: Scorer,
+        memory: Any,
+        prompt: Int[Tensor, "1 P"],
+        limit: Int[Tensor, "1"],
+        keys: Int[Tensor, "1"] | None = None,
     ) -> Iterator[list[int]]:
         """Yield the answer to one source token by token; a search with one row never goes back."""
         if self.rows > 1:
-            yield from super().unfold(scorer, memory, prompt, limit)
-        slots: Slots | None = _admit(self, scorer, Batch(memory, prompt, limit), 0)
+            yield from super().unfold(scorer, memory, prompt, limit, keys)
+        slots: Slots | None = _admit(self, scorer, Batch(memory, prompt, limit, keys), 0)
         said = 0
         while slots is not None:
             move = self.weigh(slots.notes, slots.values, slots.ids)
