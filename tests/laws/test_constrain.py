@@ -1,0 +1,238 @@
+"""Constraints obey the laws of scorers, and what comes out obeys the constraints."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from toys import EOS, Recurrent, Table, with_holes, without_eos
+
+from transduce import testing
+from transduce.models.build import ModelBlueprint, build
+from transduce.search import Beam, Greedy, PowerNormalisation, SearchBlueprint
+from transduce.search.constrain import (
+    Constrained,
+    Constraint,
+    MinimumLength,
+    NoRepeat,
+    RepetitionPenalty,
+    constrained,
+    forbid,
+)
+from transduce.sequences import Sequences
+
+SYMBOLS = 9
+CPU = torch.device("cpu")
+SEARCHES: list[SearchBlueprint] = [
+    Greedy(),
+    Beam(width=4, n_best=3, normalisation=PowerNormalisation(exponent=0.0)),
+]
+CASES = 200  # sources for each constraint drawn; 8 draws and 2 searches for each kind
+
+
+class Answer(NamedTuple):
+    """What was found, and for which source."""
+
+    tokens: list[int]  # eos left out
+    finished: bool
+    source: list[int]
+    limit: int
+
+
+class Case(NamedTuple):
+    """A constraint and whether an answer obeys it, decided in the plainest way."""
+
+    constraint: Constraint[Any]
+    obeyed: Callable[[Answer], bool]
+
+
+def phrases(chance: random.Random, most: int) -> list[list[int]]:
+    """Return up to ``most`` different strings of one to three symbols."""
+    number = chance.randint(1, most)
+    return [
+        [chance.randint(3, SYMBOLS - 1) for _ in range(chance.randint(1, 3))] for _ in range(number)
+    ]
+
+
+def within(phrase: list[int], tokens: list[int]) -> bool:
+    size = len(phrase)
+    return any(tokens[at : at + size] == phrase for at in range(len(tokens) - size + 1))
+
+
+def forbidden(chance: random.Random) -> Case:
+    bad = phrases(chance, 4)
+    return Case(forbid(bad, CPU), lambda answer: not any(within(p, answer.tokens) for p in bad))
+
+
+def no_repeat(chance: random.Random) -> Case:
+    size = chance.randint(1, 4)
+
+    def obeyed(answer: Answer) -> bool:
+        tokens = answer.tokens
+        strings = [tuple(tokens[at : at + size]) for at in range(len(tokens) - size + 1)]
+        return len(strings) == len(set(strings))
+
+    return Case(NoRepeat(size), obeyed)
+
+
+def minimum_length(chance: random.Random) -> Case:
+    tokens, ratio = chance.randint(0, 6), chance.choice([0.0, 0.5, 1.5])
+
+    def obeyed(answer: Answer) -> bool:
+        least = max(tokens, ratio * (len(answer.source) - 1))
+        return len(answer.tokens) >= least or not answer.finished
+
+    return Case(MinimumLength(tokens, ratio), obeyed)
+
+
+KINDS: dict[str, Callable[[random.Random], Case]] = {
+    "forbidden": forbidden,
+    "no repeat": no_repeat,
+    "minimum length": minimum_length,
+}
+CHANGES: dict[str, Callable[[random.Random], Constraint[Any]]] = {
+    "repetition penalty": lambda _: RepetitionPenalty(1.7),
+}
+EVERY: dict[str, Callable[[random.Random], Constraint[Any]]] = CHANGES | {
+    name: lambda chance, make=make: make(chance).constraint
+    for name, make in KINDS.items()
+}
+
+
+class Task(NamedTuple):
+    sources: dict[str, Sequences]
+    prompt: Int[Tensor, "B 1"]
+    limit: Int[Tensor, "B"]
+
+
+def task(number: int, longest: int, seed: int = 0) -> Task:
+    """Return random sources that end with eos, and limits from ``longest`` on down."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(0, 6, (number,), generator=generator).tolist()
+    rows = [
+        torch.cat([torch.randint(3, SYMBOLS, (n,), generator=generator), torch.tensor([EOS])])
+        for n in lengths
+    ]
+    limit = torch.randint(1, longest + 1, (number,), generator=generator)
+    sources = {"source": Sequences.stack(rows)}
+    return Task(sources, torch.ones(number, 1, dtype=torch.long), limit)
+
+
+def model() -> Any:
+    """Return a tiny Transformer that is sure of itself."""
+    torch.manual_seed(0)
+    part = {"kind": "transformer", "width": 8, "inner": 12, "heads": 2, "layers": 1}
+    blueprint = ModelBlueprint.model_validate({"encoder": part, "decoder": part, "tie": "none"})
+    made = build(blueprint, {"source": SYMBOLS, "target": SYMBOLS}).eval()
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.mul_(3 if weight.dim() > 1 else 1)
+    return made
+
+
+SCORERS: dict[str, Callable[[], Any]] = {
+    "table": lambda: Table(SYMBOLS),
+    "holes": lambda: with_holes(SYMBOLS),
+    "model": model,
+}
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+@pytest.mark.parametrize("kind", EVERY)
+def test_constrained_scorers_obey_the_laws(scorer: str, kind: str) -> None:
+    inner, given = SCORERS[scorer](), task(5, 7)
+    generator = torch.Generator().manual_seed(1)
+    for seed in range(3):
+        made = Constrained(inner, EVERY[kind](random.Random(seed)))
+        tokens = torch.randint(3, SYMBOLS - 2, (5, 6), generator=generator)
+        testing.check_scorer(made, given.sources, torch.cat([given.prompt, tokens], 1))
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+def test_searches_obey_the_laws_within_constraints(kind: str, search: SearchBlueprint) -> None:
+    for scorer in (Table(SYMBOLS), Recurrent(SYMBOLS), with_holes(SYMBOLS)):
+        made = Constrained(scorer, EVERY[kind](random.Random(5)))
+        testing.check_search(search, made, *task(9, 8))
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_wide_beam_finds_the_best_that_is_allowed(kind: str) -> None:
+    for seed in range(3):
+        made = Constrained(Recurrent(5), EVERY[kind](random.Random(seed)))
+        given = task(5, 4)
+        small = {
+            "source": Sequences(given.sources["source"].data % 5, given.sources["source"].lengths)
+        }
+        testing.check_beam_exact(made, small, given.prompt, given.limit)
+
+
+def answers(scorer: Any, search: SearchBlueprint, given: Task) -> list[Answer]:
+    """Return every hypothesis of every source."""
+    found = search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
+    lengths, done = found.lengths.tolist(), found.finished.tolist()
+    read = given.sources["source"]
+    rows = []
+    for at, strings in enumerate(found.tokens.tolist()):
+        source = read.data[at, : int(read.lengths[at])].tolist()
+        for tokens, length, finished in zip(strings, lengths[at], done[at], strict=True):
+            rows.append(Answer(tokens[: length - finished], finished, source, int(given.limit[at])))
+    return rows
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_is_found_obeys(kind: str, search: SearchBlueprint) -> None:
+    for seed in range(8):
+        case, given = KINDS[kind](random.Random(seed)), task(CASES, 14, seed)
+        plain = Table(SYMBOLS, seed)
+        found = answers(Constrained(plain, case.constraint), search, given)
+        assert len(found) >= CASES
+        wrong = [answer for answer in found if not case.obeyed(answer)]
+        assert not wrong, wrong[0]
+        free = answers(plain, search, given)
+        assert not all(map(case.obeyed, free)), "this constraint forbids nothing"
+
+
+def test_what_obeys_anyway_keeps_its_score() -> None:
+    given, plain = task(CASES, 10), Table(SYMBOLS)
+    for kind, make in KINDS.items():
+        case = make(random.Random(3))
+        made = Constrained(plain, case.constraint)
+        free, bound = answers(plain, Greedy(), given), answers(made, Greedy(), given)
+        same = [a == b for a, b in zip(free, bound, strict=True) if case.obeyed(a) and a.finished]
+        assert len(same) > 5, kind
+        assert all(same), kind
+
+
+def test_several_constraints_hold_together() -> None:
+    cases = [make(random.Random(1)) for make in KINDS.values()]
+    made = constrained(Table(SYMBOLS), [case.constraint for case in cases])
+    for search in SEARCHES:
+        found = answers(made, search, task(CASES, 14))
+        assert all(case.obeyed(answer) for answer in found for case in cases)
+
+
+def test_said_symbols_become_less_likely_and_all_add_up_to_one() -> None:
+    given, plain = task(6, 4), Table(SYMBOLS)
+    made = Constrained(plain, RepetitionPenalty(2.0))
+    tokens = torch.cat([given.prompt, torch.full((6, 2), 4)], 1)
+    testing.check_normalised(made, given.sources, tokens)
+    before = plain.extend(tokens, plain.start(plain.encode(given.sources)))[0]
+    after = made.extend(tokens, made.start(made.encode(given.sources)))[0]
+    torch.testing.assert_close(after[:, 0], before[:, 0])  # nothing was said yet
+    wanted = before[:, 1:].clone()
+    wanted[:, :, 4] *= 2.0
+    torch.testing.assert_close(after[:, 1:], wanted.log_softmax(2))
+
+
+def test_too_long_a_minimum_leaves_answers_without_an_end() -> None:
+    given = task(20, 5)
+    made = Constrained(without_eos(SYMBOLS), MinimumLength(9))
+    for search in SEARCHES:
+        assert not any(answer.finished for answer in answers(made, search, given))
