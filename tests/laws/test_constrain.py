@@ -18,11 +18,15 @@ from transduce.search import Beam, Greedy, PowerNormalisation, SearchBlueprint
 from transduce.search.constrain import (
     Constrained,
     Constraint,
+    ForcedPrefix,
     MinimumLength,
     NoRepeat,
     RepetitionPenalty,
+    Required,
     constrained,
     forbid,
+    only,
+    opening,
 )
 from transduce.sequences import Sequences
 
@@ -41,6 +45,7 @@ class Answer(NamedTuple):
     tokens: list[int]  # eos left out
     finished: bool
     source: list[int]
+    prefix: list[int]
     limit: int
 
 
@@ -90,17 +95,65 @@ def minimum_length(chance: random.Random) -> Case:
     return Case(MinimumLength(tokens, ratio), obeyed)
 
 
+def opened(chance: random.Random) -> Case:
+    prefix = phrases(chance, 1)[0]
+
+    def obeyed(answer: Answer) -> bool:
+        return answer.tokens[: len(prefix)] == prefix[: answer.limit]
+
+    return Case(opening(prefix, CPU), obeyed)
+
+
+def forced_prefix(_: random.Random) -> Case:
+    def obeyed(answer: Answer) -> bool:
+        prefix = answer.prefix[: answer.limit]
+        return answer.tokens[: len(prefix)] == prefix
+
+    return Case(ForcedPrefix(), obeyed)
+
+
+def allowed(chance: random.Random) -> Case:
+    texts = phrases(chance, 9)
+
+    def obeyed(answer: Answer) -> bool:
+        size = len(answer.tokens)
+        return answer.tokens in (texts if answer.finished else [text[:size] for text in texts])
+
+    return Case(only(texts, CPU), obeyed)
+
+
+def most(lengths: Tensor) -> Tensor:
+    """Return limits that are enough for some requirements, not for all."""
+    return lengths * 2 + 2
+
+
+def required(chance: random.Random) -> Case:
+    groups = [phrases(chance, 2) for _ in range(chance.randint(1, 4))]
+    needed = sum(min(map(len, group)) for group in groups) + 1
+
+    def obeyed(answer: Answer) -> bool:
+        if not answer.tokens:  # impossible, which is said at once
+            return answer.limit < needed
+        return all(any(within(p, answer.tokens) for p in group) for group in groups)
+
+    return Case(Required(groups, most, CPU), obeyed)
+
+
 KINDS: dict[str, Callable[[random.Random], Case]] = {
     "forbidden": forbidden,
     "no repeat": no_repeat,
     "minimum length": minimum_length,
+    "opening": opened,
+    "forced prefix": forced_prefix,
+    "allowed": allowed,
+    "required": required,
 }
+SOFT = ("forbidden", "no repeat", "minimum length")  # they leave most outputs as they are
 CHANGES: dict[str, Callable[[random.Random], Constraint[Any]]] = {
     "repetition penalty": lambda _: RepetitionPenalty(1.7),
 }
 EVERY: dict[str, Callable[[random.Random], Constraint[Any]]] = CHANGES | {
-    name: lambda chance, make=make: make(chance).constraint
-    for name, make in KINDS.items()
+    name: lambda chance, make=make: make(chance).constraint for name, make in KINDS.items()
 }
 
 
@@ -111,15 +164,17 @@ class Task(NamedTuple):
 
 
 def task(number: int, longest: int, seed: int = 0) -> Task:
-    """Return random sources that end with eos, and limits from ``longest`` on down."""
+    """Return random sources that end with eos, prefixes of outputs, and limits."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(0, 6, (number,), generator=generator).tolist()
     rows = [
         torch.cat([torch.randint(3, SYMBOLS, (n,), generator=generator), torch.tensor([EOS])])
         for n in lengths
     ]
-    limit = torch.randint(1, longest + 1, (number,), generator=generator)
-    sources = {"source": Sequences.stack(rows)}
+    begins = torch.randint(3, SYMBOLS, (number, 4), generator=generator)
+    prefix = Sequences(begins, torch.randint(0, 5, (number,), generator=generator))
+    sources = {"source": Sequences.stack(rows), "prefix": prefix}
+    limit = most(sources["source"].lengths).clamp(max=longest)
     return Task(sources, torch.ones(number, 1, dtype=torch.long), limit)
 
 
@@ -166,9 +221,7 @@ def test_a_wide_beam_finds_the_best_that_is_allowed(kind: str) -> None:
     for seed in range(3):
         made = Constrained(Recurrent(5), EVERY[kind](random.Random(seed)))
         given = task(5, 4)
-        small = {
-            "source": Sequences(given.sources["source"].data % 5, given.sources["source"].lengths)
-        }
+        small = {name: Sequences(s.data % 5, s.lengths) for name, s in given.sources.items()}
         testing.check_beam_exact(made, small, given.prompt, given.limit)
 
 
@@ -176,12 +229,16 @@ def answers(scorer: Any, search: SearchBlueprint, given: Task) -> list[Answer]:
     """Return every hypothesis of every source."""
     found = search(scorer, scorer.encode(given.sources), given.prompt, given.limit)
     lengths, done = found.lengths.tolist(), found.finished.tolist()
-    read = given.sources["source"]
+    read, begins = given.sources["source"], given.sources["prefix"]
     rows = []
     for at, strings in enumerate(found.tokens.tolist()):
         source = read.data[at, : int(read.lengths[at])].tolist()
-        for tokens, length, finished in zip(strings, lengths[at], done[at], strict=True):
-            rows.append(Answer(tokens[: length - finished], finished, source, int(given.limit[at])))
+        prefix = begins.data[at, : int(begins.lengths[at])].tolist()
+        limit = int(given.limit[at])
+        for rank, tokens in enumerate(strings):
+            length, finished = lengths[at][rank], done[at][rank]
+            if length or rank == 0:
+                rows.append(Answer(tokens[: length - finished], finished, source, prefix, limit))
     return rows
 
 
@@ -201,8 +258,8 @@ def test_whatever_is_found_obeys(kind: str, search: SearchBlueprint) -> None:
 
 def test_what_obeys_anyway_keeps_its_score() -> None:
     given, plain = task(CASES, 10), Table(SYMBOLS)
-    for kind, make in KINDS.items():
-        case = make(random.Random(3))
+    for kind in (*SOFT, "forced prefix"):
+        case = KINDS[kind](random.Random(3))
         made = Constrained(plain, case.constraint)
         free, bound = answers(plain, Greedy(), given), answers(made, Greedy(), given)
         same = [a == b for a, b in zip(free, bound, strict=True) if case.obeyed(a) and a.finished]
@@ -211,7 +268,7 @@ def test_what_obeys_anyway_keeps_its_score() -> None:
 
 
 def test_several_constraints_hold_together() -> None:
-    cases = [make(random.Random(1)) for make in KINDS.values()]
+    cases = [KINDS[kind](random.Random(1)) for kind in SOFT]
     made = constrained(Table(SYMBOLS), [case.constraint for case in cases])
     for search in SEARCHES:
         found = answers(made, search, task(CASES, 14))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from transduce.search.constrain.allowed import AllowedBlueprint
+from transduce.search.constrain.automaton import only
 from transduce.search.constrain.constraint import (
     Constrained,
     Constraint,
@@ -11,25 +13,34 @@ from transduce.search.constrain.constraint import (
 )
 from transduce.search.constrain.length import MinimumLength, MinimumLengthBlueprint
 from transduce.search.constrain.phrases import ForbiddenBlueprint, forbid
+from transduce.search.constrain.prefix import ForcedPrefix, PrefixBlueprint, opening
 from transduce.search.constrain.repeat import (
     NoRepeat,
     NoRepeatBlueprint,
     RepetitionPenalty,
     RepetitionPenaltyBlueprint,
 )
+from transduce.search.constrain.required import Required, RequiredBlueprint
 
 __all__ = [
+    "AllowedBlueprint",
     "Constrained",
     "Constraint",
     "ConstraintBlueprint",
     "ForbiddenBlueprint",
+    "ForcedPrefix",
     "MinimumLength",
     "MinimumLengthBlueprint",
     "NoRepeat",
     "NoRepeatBlueprint",
+    "PrefixBlueprint",
     "RepetitionPenalty",
     "RepetitionPenaltyBlueprint",
+    "Required",
+    "RequiredBlueprint",
     "Target",
     "constrained",
     "forbid",
+    "only",
+    "opening",
 ]

@@ -72,24 +72,22 @@ class Tree(NamedTuple):
     """The prefixes of some phrases: state 0 has read nothing, state 1 is the empty prefix."""
 
     children: list[dict[int, int]]
-    ends: dict[int, list[int]]  # numbers of the phrases that end in a state
-    depth: list[int]
+    ends: set[int]
 
 
 def grow(phrases: Phrases) -> Tree:
     """Return the tree of the prefixes of phrases; children have higher numbers than parents."""
     children: list[dict[int, int]] = [{}, {}]
-    depth, ends = [0, 0], dict[int, list[int]]()
-    for number, phrase in enumerate(phrases):
+    ends = set[int]()
+    for phrase in phrases:
         state = ROOT
         for symbol in phrase:
             if symbol not in children[state]:
                 children[state][symbol] = len(children)
                 children.append({})
-                depth.append(depth[state] + 1)
             state = children[state][symbol]
-        ends.setdefault(state, []).append(number)
-    return Tree(children, ends, depth)
+        ends.add(state)
+    return Tree(children, ends)
 
 
 def lay(
