@@ -22,6 +22,7 @@ from transduce.blueprint import Blueprint, own, read
 from transduce.models.build import ModelBlueprint, build
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
+from transduce.search.constrain import ConstraintBlueprint
 from transduce.search.interface import SearchBlueprint
 from transduce.text.codec import TextCodec
 from transduce.train.checkpoint import load_tensors
@@ -41,6 +42,8 @@ class BundleBlueprint(Blueprint):
     """the architecture"""
     search: SearchBlueprint
     """how it is meant to be searched"""
+    constraints: tuple[ConstraintBlueprint, ...] = ()
+    """what its answers have to obey"""
     joint: bool = False
     """one codec serves both sides"""
     longest: tuple[float, int]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -23,9 +23,11 @@ from transduce.folder import recover
 from transduce.nn.packed import pack
 from transduce.problem import Problem
 from transduce.search.beam import Beam
+from transduce.search.constrain import Constraint, ConstraintBlueprint, Target, constrained
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
+from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS
@@ -56,7 +58,7 @@ class Result:
     text: str
     score: float  # what the search ranked by
     log_prob: float  # natural logarithm of the model's probability of the text
-    finished: bool  # False: the length limit cut it off
+    finished: bool  # False: the length limit cut it off, or constraints let nothing follow
     tokens: tuple[Token, ...]
     alternatives: tuple[Result, ...] = ()  # the next best, if asked for
     source_pieces: tuple[str, ...] = ()
@@ -93,6 +95,8 @@ class Transducer:
         self.model = bundle.model.to(self.device).eval()
         self.search = bundle.blueprint.search
         self.slots = bundle.blueprint.model.head.slots
+        self.constraints = bundle.blueprint.constraints
+        self._built = self._build(self.constraints)
 
     @classmethod
     def load(
@@ -127,6 +131,7 @@ class Transducer:
         inputs: str,
         search: SearchBlueprint | None = None,
         *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> Result: ...
@@ -137,6 +142,7 @@ class Transducer:
         inputs: list[str] | tuple[str, ...],
         search: SearchBlueprint | None = None,
         *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> list[Result]: ...
@@ -146,21 +152,23 @@ class Transducer:
         inputs: str | list[str] | tuple[str, ...],
         search: SearchBlueprint | None = None,
         *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> Result | list[Result]:
         """Answer a text, or each text of a list.
 
-        ``search`` replaces the model's own; ``alternatives`` asks for that many next best answers;
-        ``attention`` for where the model looked and what it copied (None where it does not).
+        ``search`` and ``constraints`` replace the model's own; ``alternatives`` asks for that many
+        next best answers; ``attention`` for where the model looked and what it copied (None where
+        it does not). Where constraints allow no answer, it is blank, unfinished and scores -inf.
 
         Raises:
-            Problem: alternatives are wanted of a search that finds one answer only, or a text is
-                longer than there are positions learned.
+            Problem: alternatives are wanted of a search that finds one answer only, a text is
+                longer than there are positions learned, or a constraint cannot be written.
         """
         lines = [inputs] if isinstance(inputs, str) else list(inputs)
         chosen = with_alternatives(search or self.search, alternatives)
-        results = self._answer(lines, chosen, attention, 1)
+        results = self._answer(lines, chosen, self._inside(constraints), attention, 1)
         return results[0] if isinstance(inputs, str) else results
 
     def predict(
@@ -168,6 +176,7 @@ class Transducer:
         lines: Iterable[str],
         search: SearchBlueprint | None = None,
         *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
         alternatives: int = 0,
         ahead: int = 4096,
     ) -> Iterator[Result]:
@@ -177,9 +186,9 @@ class Transducer:
         batch.
         """
         chosen = with_alternatives(search or self.search, alternatives)
-        waiting, first = iter(lines), 1
+        scorer, waiting, first = self._inside(constraints), iter(lines), 1
         while block := list(islice(waiting, ahead)):
-            yield from self._answer(block, chosen, False, first)
+            yield from self._answer(block, chosen, scorer, False, first)
             first += len(block)
 
     @torch.no_grad()
@@ -229,9 +238,23 @@ class Transducer:
         most, positions = (lengths * factor).ceil().long() + extra, self.model.longest["target"]
         return most if positions is None else most.clamp(max=positions)
 
+    def _build(self, constraints: Sequence[ConstraintBlueprint]) -> list[Constraint[Any]]:
+        target = Target(self.target.encode, self.limit, self.device)
+        return [constraint.build(target) for constraint in constraints]
+
+    def _inside(self, constraints: Sequence[ConstraintBlueprint] | None) -> Scorer:
+        """Return the model inside constraints; None: inside its own."""
+        built = self._built if constraints is None else self._build(constraints)
+        return constrained(self.model, built)
+
     @torch.no_grad()
     def _answer(
-        self, lines: Sequence[str], search: SearchBlueprint, attention: bool, first: int
+        self,
+        lines: Sequence[str],
+        search: SearchBlueprint,
+        scorer: Scorer,
+        attention: bool,
+        first: int,
     ) -> list[Result]:
         """Search batches of like length; a blank text has a blank answer.
 
@@ -254,7 +277,8 @@ class Transducer:
             Sequences.stack([torch.tensor(encoded[row]) for row in batch]).to(self.device)
             for batch in batches
         ]
-        for batch, read, found in zip(batches, sources, self._found(search, sources), strict=True):
+        every = self._found(search, scorer, sources)
+        for batch, read, found in zip(batches, sources, every, strict=True):
             maps = self._maps({"source": read}, found) if attention else (None, None)
             for place, row in enumerate(batch):
                 source = self.source.reading(lines[asked[row]], self.slots)
@@ -274,19 +298,21 @@ class Transducer:
                 )
         return [results[index] for index in range(len(lines))]
 
-    def _found(self, search: SearchBlueprint, sources: list[Sequences]) -> Iterator[Hypotheses]:
+    def _found(
+        self, search: SearchBlueprint, scorer: Scorer, sources: list[Sequences]
+    ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
         batches = (
             Batch(
-                self.model.encode({"source": read}),
+                scorer.encode({"source": read}),
                 torch.full((len(read.lengths), 1), BOS, device=self.device),
                 self.limit(read.lengths),
             )
             for read in sources
         )
         if isinstance(search, StepwiseSearch):
-            return answers(search, self.model, batches, self.rows)
-        return (search(self.model, *batch) for batch in batches)
+            return answers(search, scorer, batches, self.rows)
+        return (search(scorer, *batch) for batch in batches)
 
     def _results(self, source: str, found: Hypotheses, row: int) -> list[Result]:
         """Turn the hypotheses of one source into results, best first."""

@@ -64,6 +64,7 @@ class Run:
             BundleBlueprint(
                 model=experiment.model,
                 search=experiment.search,
+                constraints=experiment.constraints,
                 joint=experiment.text.joint,
                 longest=prepared.longest,
             ),

@@ -26,6 +26,7 @@ from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe.init import corpus
 from transduce.recipe.validate import predict_and_score
+from transduce.search.constrain import ConstraintBlueprint
 from transduce.search.interface import SearchBlueprint
 from transduce.train.progress import Show
 from transduce.transducer import Result, Transducer
@@ -38,6 +39,8 @@ class PredictBlueprint(Blueprint):
 
     search: SearchBlueprint
     """how to look for the answer"""
+    constraints: tuple[ConstraintBlueprint, ...] = ()
+    """what the answer has to obey"""
 
 
 class EvaluateBlueprint(PredictBlueprint):
@@ -69,17 +72,33 @@ def predict(
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
     model = Transducer.load(run, parts=parts)
-    search = override(PredictBlueprint(search=model.search), changes).search
-    results = model.predict(lines, search, alternatives=best - 1, ahead=ahead)
+    own = PredictBlueprint(search=model.search, constraints=model.constraints)
+    setting = override(own, changes)
+    results = model.predict(
+        lines,
+        setting.search,
+        constraints=setting.constraints,
+        alternatives=best - 1,
+        ahead=ahead,
+    )
     cut: list[int] = []
+    none: list[int] = []
     for number, result in enumerate(results, 1):
         if not result.finished:
-            cut.append(number)
+            (cut if result.tokens else none).append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores)
     if cut:
-        places = ", ".join(str(number) for number in cut[:10]) + (", ..." if cut[10:] else "")
-        show.say(f"warning: {len(cut)} answers reached the length limit: lines {places}")
+        stuck = " or were left nothing to go on with by the constraints"
+        why = f"reached the length limit{stuck if setting.constraints else ''}"
+        show.say(f"warning: {len(cut)} answers {why}: {_places(cut)}")
+    if none:
+        why = "the constraints allow no answer (within the length limit)"
+        show.say(f"warning: {why}: {_places(none)}")
+
+
+def _places(numbers: Sequence[int]) -> str:
+    return f"lines {', '.join(map(str, numbers[:10]))}{', ...' if numbers[10:] else ''}"
 
 
 def _row(answer: Result, number: int | None, scores: bool) -> str:
@@ -122,16 +141,18 @@ def evaluate(
         Problem: there is no sound model, the data is faulty, or a change is no right one.
     """
     model = Transducer.load(run, parts=parts)
-    setting = EvaluateBlueprint(search=model.search)
+    setting = EvaluateBlueprint(search=model.search, constraints=model.constraints)
     if (run / "experiment.yaml").exists():
         metrics = read(run / "experiment.yaml", Experiment).metrics
-        setting = EvaluateBlueprint(search=model.search, metrics=metrics)
+        setting = setting.model_copy(update={"metrics": metrics})
     setting = override(setting, changes)
     base = Path.cwd()
     grouped = corpus(data, base).model_copy(update={"group": True})
     examples = list(grouped.read(base, Skipped()))
     built = [metric.build() for metric in setting.metrics]
-    scores = predict_and_score(model, examples, built, setting.search, BOOTSTRAP)[1]
+    scores = predict_and_score(
+        model, examples, built, setting.search, BOOTSTRAP, setting.constraints
+    )[1]
     return [*scores, _perplexity(model, examples)]
 
 

@@ -13,6 +13,7 @@ import torch
 from transduce.data.batch import Batch, Example
 from transduce.evaluate import Metric, Score, evaluate
 from transduce.models.seq2seq import Seq2Seq
+from transduce.search.constrain import ConstraintBlueprint
 from transduce.search.interface import SearchBlueprint
 from transduce.train.precision import Precision
 from transduce.transducer import Transducer
@@ -48,10 +49,11 @@ def predict_and_score(
     metrics: Sequence[Metric],
     search: SearchBlueprint,
     bootstrap: int = 0,
+    constraints: Sequence[ConstraintBlueprint] | None = None,
 ) -> tuple[list[str], list[Score]]:
     """Predict the sources of examples and score the predictions against all their references."""
     sources = [example.sources["source"] for example in examples]
-    texts = [result.text for result in transducer(sources, search)]
+    texts = [result.text for result in transducer(sources, search, constraints=constraints)]
     references = [example.references for example in examples]
     return texts, evaluate(metrics, texts, references, bootstrap)
 
