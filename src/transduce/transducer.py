@@ -23,7 +23,7 @@ from transduce.folder import recover
 from transduce.nn.packed import pack
 from transduce.problem import Problem
 from transduce.search.beam import Beam
-from transduce.search.constrain import Constraint, ConstraintBlueprint, Target, constrained
+from transduce.search.constrain import Constraint, ConstraintBlueprint, Target, Texts, constrained
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
@@ -239,7 +239,13 @@ class Transducer:
         return most if positions is None else most.clamp(max=positions)
 
     def _build(self, constraints: Sequence[ConstraintBlueprint]) -> list[Constraint[Any]]:
-        target = Target(self.target.encode, self.limit, self.device)
+        tokeniser = self.target.tokeniser
+        target = Target(
+            self.target.encode,
+            lambda: Texts(tokeniser.texts(), tokeniser.spaced),
+            self.limit,
+            self.device,
+        )
         return [constraint.build(target) for constraint in constraints]
 
     def _inside(self, constraints: Sequence[ConstraintBlueprint] | None) -> Scorer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,10 +20,12 @@ from transduce.search.constrain import (
     Constrained,
     Constraint,
     ForcedPrefix,
+    Matching,
     MinimumLength,
     NoRepeat,
     RepetitionPenalty,
     Required,
+    Texts,
     constrained,
     forbid,
     only,
@@ -139,6 +142,25 @@ def required(chance: random.Random) -> Case:
     return Case(Required(groups, most, CPU), obeyed)
 
 
+# one of them spells é in two symbols
+TEXTS: list[str | bytes | None] = [None, None, None, " a", "b", " ", "ab", b"\xc3", b"\xa9"]
+EXPRESSIONS = ["(a|b)*", "[^b]+", ".*é.?", r"(a b|\w+)( a)*", r"(ab|é){2,3}b*", r".*\sab?", "a?é+"]
+
+
+def matching(chance: random.Random) -> Case:
+    expression = chance.choice(EXPRESSIONS)
+
+    def obeyed(answer: Answer) -> bool:
+        spelt = [TEXTS[token] for token in answer.tokens]
+        if None in spelt or not answer.finished:
+            return None not in spelt and len(answer.tokens) == answer.limit
+        written = b"".join(x if isinstance(x, bytes) else str(x).encode() for x in spelt)
+        text = written.decode(errors="replace").removeprefix(" ")
+        return "\ufffd" not in text and bool(re.fullmatch(expression, text))
+
+    return Case(Matching(expression, Texts(TEXTS, spaced=True), CPU), obeyed)
+
+
 KINDS: dict[str, Callable[[random.Random], Case]] = {
     "forbidden": forbidden,
     "no repeat": no_repeat,
@@ -147,6 +169,7 @@ KINDS: dict[str, Callable[[random.Random], Case]] = {
     "forced prefix": forced_prefix,
     "allowed": allowed,
     "required": required,
+    "match": matching,
 }
 SOFT = ("forbidden", "no repeat", "minimum length")  # they leave most outputs as they are
 CHANGES: dict[str, Callable[[random.Random], Constraint[Any]]] = {

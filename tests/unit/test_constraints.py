@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -18,12 +21,14 @@ from transduce.search.constrain import (
     AllowedBlueprint,
     ConstraintBlueprint,
     ForbiddenBlueprint,
+    MatchBlueprint,
     MinimumLengthBlueprint,
     NoRepeatBlueprint,
     PrefixBlueprint,
     RepetitionPenaltyBlueprint,
     RequiredBlueprint,
 )
+from transduce.text.codec import CodecBlueprint, TextCodec
 from transduce.train.checkpoint import tensors
 from transduce.train.progress import Show
 from transduce.transducer import Result, Transducer
@@ -62,6 +67,47 @@ def test_answers_obey(model: Transducer) -> None:
         pieces = [token.piece for token in answer.tokens if token.piece != "</s>"]
         assert len(pieces) == len(set(pieces))
         assert len(pieces) >= 3
+
+
+def test_answers_match(model: Transducer) -> None:
+    for expression in ("(ab|c)+d", r"a.{2,4}b", "[^ab]*", "x?"):
+        for answer in ask(model, MatchBlueprint(expression=expression)):
+            assert not answer.finished or re.fullmatch(expression, answer.text)
+    assert {answer.text for answer in ask(model, MatchBlueprint(expression="(a|ab)(c|cd)?"))} <= {
+        "a", "ab", "ac", "acd", "abc", "abcd",
+    }  # fmt: skip
+
+
+KINDS = [
+    {"kind": "words"},
+    {"kind": "words", "byte_fallback": True},
+    {"kind": "characters", "byte_fallback": True},
+    {"kind": "bytes"},
+    {"kind": "sentencepiece", "size": 300},
+    {"kind": "sentencepiece", "model": "bpe", "size": 300},
+]
+
+
+@pytest.mark.parametrize("tokens", KINDS, ids=str)
+def test_texts_of_symbols_make_the_text(tokens: dict[str, Any]) -> None:
+    lines = ["the river  café", "a cab by the river", "12 cafés: naïve café, the ä"]
+    codec = TextCodec.learn(CodecBlueprint.model_validate({"tokens": tokens}), lines)
+    texts, chance, checked = codec.tokeniser.texts(), random.Random(0), 0
+    assert len(texts) == codec.size
+    strings = [codec.encode(line) for line in (*lines, "new: ξ and 中 river")]
+    strings += [chance.choices(range(3, codec.size), k=chance.randint(0, 5)) for _ in range(300)]
+    for ids in strings:
+        found = [texts[id] for id in ids]
+        if None in found:
+            continue
+        whole = b"".join(x if isinstance(x, bytes) else str(x).encode() for x in found)
+        try:
+            text = whole.decode()
+        except UnicodeDecodeError:
+            continue
+        checked += 1
+        assert codec.decode(ids) == (text.removeprefix(" ") if codec.tokeniser.spaced else text)
+    assert checked > 3
 
 
 def test_no_constraints_are_the_model_alone(model: Transducer) -> None:
@@ -111,6 +157,8 @@ def changed(*changes: str) -> Sequence[ConstraintBlueprint]:
 def test_they_are_written_as_parts() -> None:
     found = changed("constraints=[no_repeat, {kind: required, phrases: [a b, [c, d]]}]")
     assert found == (NoRepeatBlueprint(), RequiredBlueprint(phrases=("a b", ("c", "d"))))
+    with pytest.raises(Problem, match="a \\( is not closed"):
+        changed("constraints=[{kind: match, expression: (a}]")
     for wrong in ("[forbiden]", "[{kind: forbidden}]", "[{kind: required, phrases: [[]]}]"):
         with pytest.raises(Problem, match="constraints"):
             changed(f"constraints={wrong}")

@@ -9,9 +9,11 @@ from transduce.search.constrain.constraint import (
     Constraint,
     ConstraintBlueprint,
     Target,
+    Texts,
     constrained,
 )
 from transduce.search.constrain.length import MinimumLength, MinimumLengthBlueprint
+from transduce.search.constrain.match import MatchBlueprint, Matching
 from transduce.search.constrain.phrases import ForbiddenBlueprint, forbid
 from transduce.search.constrain.prefix import ForcedPrefix, PrefixBlueprint, opening
 from transduce.search.constrain.repeat import (
@@ -29,6 +31,8 @@ __all__ = [
     "ConstraintBlueprint",
     "ForbiddenBlueprint",
     "ForcedPrefix",
+    "MatchBlueprint",
+    "Matching",
     "MinimumLength",
     "MinimumLengthBlueprint",
     "NoRepeat",
@@ -39,6 +43,7 @@ __all__ = [
     "Required",
     "RequiredBlueprint",
     "Target",
+    "Texts",
     "constrained",
     "forbid",
     "only",

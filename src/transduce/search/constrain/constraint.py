@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import torch
@@ -86,10 +86,18 @@ def constrained(scorer: Scorer, constraints: Iterable[Constraint[Any]]) -> Score
     return scorer
 
 
+class Texts(NamedTuple):
+    """What the symbols of a vocabulary add to a text."""
+
+    of_symbols: Sequence[str | bytes | None]  # None: this one stands for no text
+    spaced: bool  # a space at the very beginning is left out of the text
+
+
 class Target(NamedTuple):
     """What a constraint has to know of the side that is written."""
 
     symbols: Callable[[str], list[int]]  # of a text, without its end
+    texts: Callable[[], Texts]
     limit: Callable[[Int[Tensor, "B"]], Int[Tensor, "B"]]  # most tokens, by source lengths
     device: torch.device
 
