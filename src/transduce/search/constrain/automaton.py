@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transduce.search.constrain.constraint import EOS, Constraint
@@ -39,10 +39,14 @@ class Table(NamedTuple):
         """Return the next state of every row."""
         return self.follow[state, self.columns(tokens)]
 
-    def spread(self, values: Shaped[Tensor, "N C"], size: int) -> Shaped[Tensor, "N V"]:
-        """Give each of V symbols the value of its column."""
-        every = torch.arange(size, device=values.device)
-        return values.index_select(1, self.columns(every))
+    def without(
+        self, log_probs: Float[Tensor, "N V"], bad: Bool[Tensor, "N C"]
+    ) -> Float[Tensor, "N V"]:
+        """Return -inf in place of the log-probabilities of all symbols of bad columns."""
+        known = self.symbols < log_probs.shape[1]
+        symbols, rest = self.symbols[known], log_probs.masked_fill(bad[:, :1], -torch.inf)
+        here = log_probs.index_select(1, symbols).masked_fill(bad[:, 1:][:, known], -torch.inf)
+        return rest.index_copy_(1, symbols, here)
 
 
 class Automaton(Constraint[Tensor]):
@@ -64,8 +68,7 @@ class Automaton(Constraint[Tensor]):
         self, log_probs: Float[Tensor, "N V"], state: Int[Tensor, "N"]
     ) -> Float[Tensor, "N V"]:
         """Return the log-probabilities of what may follow, -inf for what may not."""
-        dead = self.table.spread(self.dead[self.table.follow[state]], log_probs.shape[1])
-        return log_probs.masked_fill(dead, -torch.inf)
+        return self.table.without(log_probs, self.dead[self.table.follow[state]])
 
 
 class Tree(NamedTuple):

@@ -76,7 +76,9 @@ class Constrained:
         for read, said in zip(tokens.unbind(1), log_probs.unbind(1), strict=True):
             own = self.constraint.read(read, own)
             allowed.append(self.constraint.weigh(said, own))
-        return torch.stack(allowed, 1), Pair(after, own)
+        # A step of a search reads one token: no need to copy the scores of all symbols.
+        together = torch.stack(allowed, 1) if len(allowed) > 1 else allowed[0][:, None]
+        return together, Pair(after, own)
 
 
 def constrained(scorer: Scorer, constraints: Iterable[Constraint[Any]]) -> Scorer:

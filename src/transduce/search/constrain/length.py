@@ -41,8 +41,9 @@ class MinimumLength(Constraint[Missing]):
 
     def weigh(self, log_probs: Float[Tensor, "N V"], state: Missing) -> Float[Tensor, "N V"]:
         """Return the log-probabilities of what may follow, -inf for eos where it is too early."""
-        ends = torch.arange(log_probs.shape[1], device=log_probs.device) == EOS
-        return log_probs.masked_fill(ends & (state.tokens > 0)[:, None], -torch.inf)
+        changed = log_probs.clone()
+        changed[:, EOS].masked_fill_(state.tokens > 0, -torch.inf)
+        return changed
 
 
 class MinimumLengthBlueprint(ConstraintBlueprint):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field
 from torch import Tensor
@@ -85,11 +86,9 @@ class Required(Constraint[Found]):
         # With eos behind them, what is missing takes one token more.
         late = then + 1 > (state.left - 1)[:, None]
         early = (log_probs.argmax(1) == EOS)[:, None]
-        missing = (now > 0)[:, None]
-        bad = late | (early & (then >= now[:, None]))
-        bad = self.table.spread(bad, log_probs.shape[1])
-        ends = torch.arange(log_probs.shape[1], device=log_probs.device) == EOS
-        return log_probs.masked_fill(missing & (bad | ends), -torch.inf)
+        ends = F.pad(self.table.symbols == EOS, (1, 0))
+        bad = late | (early & (then >= now[:, None])) | ends
+        return self.table.without(log_probs, bad & (now > 0)[:, None])
 
     def _need(
         self, state: Int[Tensor, "*shape"], met: Bool[Tensor, "*shape R"]
