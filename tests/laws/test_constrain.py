@@ -316,3 +316,18 @@ def test_too_long_a_minimum_leaves_answers_without_an_end() -> None:
     made = Constrained(without_eos(SYMBOLS), MinimumLength(9))
     for search in SEARCHES:
         assert not any(answer.finished for answer in answers(made, search, given))
+
+
+def test_what_is_missing_comes_where_the_output_would_end() -> None:
+    given, plain, compared = task(CASES, 14), Table(SYMBOLS), 0
+    phrase = [5, 8, 3]
+    made = Constrained(plain, Required([[phrase]], most, CPU))
+    free, bound = answers(plain, Greedy(), given), answers(made, Greedy(), given)
+    for one, other in zip(free, bound, strict=True):
+        size = len(one.tokens)
+        if one.finished and size + len(phrase) < one.limit and not within(phrase, one.tokens):
+            # An output that ends with a part of the phrase needs the rest of it alone.
+            said = max(n for n in range(3) if one.tokens[size - n :] == phrase[:n])
+            assert other.tokens[: size - said + 3] == [*one.tokens[: size - said], *phrase]
+            compared += 1
+    assert compared > 20

@@ -40,6 +40,10 @@ class Constraint(ABC, Generic[S]):
     def weigh(self, log_probs: Float[Tensor, "N V"], state: S) -> Float[Tensor, "N V"]:
         """Return the log-probabilities of what may follow, -inf for what may not."""
 
+    def note(self, log_probs: Float[Tensor, "N V"], state: S) -> S:
+        """Return the state with what it has to remember of what the scorer says here."""
+        return state
+
 
 class Pair(NamedTuple):
     """A memory or a state of a scorer, and that of the constraint around it."""
@@ -74,7 +78,7 @@ class Constrained:
         log_probs, after = self.scorer.extend(tokens, state.scorer)
         own, allowed = state.constraint, []
         for read, said in zip(tokens.unbind(1), log_probs.unbind(1), strict=True):
-            own = self.constraint.read(read, own)
+            own = self.constraint.note(said, self.constraint.read(read, own))
             allowed.append(self.constraint.weigh(said, own))
         # A step of a search reads one token: no need to copy the scores of all symbols.
         together = torch.stack(allowed, 1) if len(allowed) > 1 else allowed[0][:, None]

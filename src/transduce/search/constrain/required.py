@@ -25,6 +25,7 @@ class Found(NamedTuple):
     state: Int[Tensor, "N"]  # of the automaton that finds phrases
     met: Bool[Tensor, "N R"]  # which of the R requirements
     left: Int[Tensor, "N"]  # tokens that may still be said; at first the beginning is among them
+    due: Bool[Tensor, "N"]  # a phrase has to be said now, and nothing else
 
 
 def _progress(
@@ -52,10 +53,10 @@ class Required(Constraint[Found]):
     """Asks for one phrase of each group, in any order; eos comes behind them.
 
     A token may follow if behind it enough tokens are left, up to the limit, for what is then still
-    missing. Where the scorer's best token is eos and something is missing, only tokens that bring
-    it nearer may follow: so the missing phrases come where the output would end, and not at the
-    limit. Any search finds what it needs so; dynamic beam allocation (Post & Vilar 2018), which
-    also finds better places for them, would have to be in the search.
+    missing. Where the scorer's best token is eos and something is missing, one phrase has to be
+    said at once: so they come where the output would end, if they have not come by themselves.
+    Any search finds what it needs so; dynamic beam allocation (Post & Vilar 2018), which also
+    finds better places for them, would have to be in the search.
 
     ``limit`` gives the most tokens for sources of given lengths, as the search is told.
     """
@@ -71,12 +72,20 @@ class Required(Constraint[Found]):
         """Return the state before anything is read, one row for every source."""
         lengths = next(iter(sources.values())).lengths
         met = self.met.new_zeros(len(lengths), self.met.shape[1])
-        return Found(torch.full_like(lengths, BEFORE), met, self.limit(lengths) + 1)
+        state, left = torch.full_like(lengths, BEFORE), self.limit(lengths) + 1
+        return Found(state, met, left, torch.zeros_like(met[:, 0]))
 
     def read(self, tokens: Int[Tensor, "N"], state: Found) -> Found:
         """Read one token in every row."""
         after = self.table.read(tokens, state.state)
-        return Found(after, state.met | self.met[after], state.left - 1)
+        met = state.met | self.met[after]
+        due = state.due & (met == state.met).all(1)
+        return Found(after, met, state.left - 1, due)
+
+    def note(self, log_probs: Float[Tensor, "N V"], state: Found) -> Found:
+        """Remember where the output would end too early."""
+        ends = log_probs.argmax(1) == EOS
+        return state._replace(due=state.due | (ends & ~state.met.all(1)))
 
     def weigh(self, log_probs: Float[Tensor, "N V"], state: Found) -> Float[Tensor, "N V"]:
         """Return the log-probabilities of what may follow, -inf for what may not."""
@@ -85,9 +94,9 @@ class Required(Constraint[Found]):
         then = self._need(after, state.met[:, None] | self.met[after])
         # With eos behind them, what is missing takes one token more.
         late = then + 1 > (state.left - 1)[:, None]
-        early = (log_probs.argmax(1) == EOS)[:, None]
+        aside = state.due[:, None] & (then >= now[:, None])
         ends = F.pad(self.table.symbols == EOS, (1, 0))
-        bad = late | (early & (then >= now[:, None])) | ends
+        bad = late | aside | ends
         return self.table.without(log_probs, bad & (now > 0)[:, None])
 
     def _need(
