@@ -55,8 +55,8 @@ class Required(Constraint[Found]):
     A token may follow if behind it enough tokens are left, up to the limit, for what is then still
     missing. Where the scorer's best token is eos and something is missing, one phrase has to be
     said at once: so they come where the output would end, if they have not come by themselves.
-    Any search finds what it needs so; dynamic beam allocation (Post & Vilar 2018), which also
-    finds better places for them, would have to be in the search.
+    Every search says them all so; to find better places for them in a beam is a matter of the
+    search (dynamic beam allocation, Post & Vilar 2018).
 
     ``limit`` gives the most tokens for sources of given lengths, as the search is told.
     """
