@@ -22,6 +22,7 @@ from transduce.blueprint import Blueprint, own, read
 from transduce.models.build import ModelBlueprint, build
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
+from transduce.search.constrain import ConstraintBlueprint
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
 from transduce.text.codec import TextCodec
@@ -44,6 +45,8 @@ class BundleBlueprint(Blueprint):
     """how it is meant to be searched"""
     length: Length = Length()
     """how long answers may be"""
+    constraints: tuple[ConstraintBlueprint, ...] = ()
+    """what its answers have to obey"""
     joint: bool = False
     """one codec serves both sides"""
     longest: tuple[float, int]

@@ -13,6 +13,7 @@ from transduce.data.stream import BatchBlueprint
 from transduce.evaluate import BleuBlueprint, ChrfBlueprint, MetricBlueprint
 from transduce.models.build import ModelBlueprint
 from transduce.search.beam import Beam
+from transduce.search.constrain import ConstraintBlueprint
 from transduce.search.greedy import Greedy
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
@@ -116,6 +117,8 @@ class Experiment(Blueprint):
     """how the finished model predicts"""
     length: Length = Length()
     """how long answers may be"""
+    constraints: tuple[ConstraintBlueprint, ...] = ()
+    """what all its predictions have to obey, also those on dev"""
     metrics: tuple[MetricBlueprint, ...] = Field((BleuBlueprint(), ChrfBlueprint()), min_length=1)
     """what predictions are scored with"""
     published: tuple[PublishedBlueprint, ...] = ()

@@ -22,6 +22,7 @@ from transduce.folder import recover
 from transduce.nn.packed import pack
 from transduce.problem import Problem
 from transduce.result import Result, Token, results_of
+from transduce.search.constrain import ConstraintBlueprint, Target, Texts, constrained
 from transduce.search.ensemble import Average, Ensemble
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import Batch, SearchBlueprint
@@ -66,6 +67,7 @@ class Transducer:
         self.search = bundle.blueprint.search
         self.length = bundle.blueprint.length  # of answers; another may be set
         self.slots = bundle.blueprint.model.head.slots
+        self.constraints = bundle.blueprint.constraints
 
     @classmethod
     def load(
@@ -113,6 +115,7 @@ class Transducer:
         inputs: str,
         search: SearchBlueprint | None = None,
         *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> Result: ...
@@ -123,6 +126,7 @@ class Transducer:
         inputs: list[str] | tuple[str, ...],
         search: SearchBlueprint | None = None,
         *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> list[Result]: ...
@@ -132,25 +136,28 @@ class Transducer:
         inputs: str | list[str] | tuple[str, ...],
         search: SearchBlueprint | None = None,
         *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> Result | list[Result]:
         """Answer a text, or each text of a list.
 
-        ``search`` replaces the model's own; ``alternatives`` asks for that many next best answers;
-        ``attention`` for where the model looked and what it copied (None where it does not).
+        ``search`` and ``constraints`` replace the model's own; ``alternatives`` asks for that many
+        next best answers; ``attention`` for where the model looked and what it copied (None where
+        it does not). Where constraints allow no answer, it is blank, unfinished and scores -inf.
 
         Raises:
             Problem: alternatives are wanted of a search that finds one answer only, attention of an
-                ensemble, or a text is longer than there are positions learned.
+                ensemble, a text is longer than there are positions learned, or a constraint cannot
+                be written.
         """
         lines = [inputs] if isinstance(inputs, str) else list(inputs)
         if attention and len(self.bundles) > 1:
             raise Problem(
                 "each model of an ensemble looks elsewhere; ask one of them for attention"
             )
-        chosen = with_alternatives(search or self.search, alternatives)
-        results = self._answer(lines, chosen, attention, 1)
+        chosen = self._chosen(search, alternatives)
+        results = self._answer(lines, chosen, self._scorer(chosen, constraints), attention, 1)
         return results[0] if isinstance(inputs, str) else results
 
     def predict(
@@ -158,6 +165,7 @@ class Transducer:
         lines: Iterable[str],
         search: SearchBlueprint | None = None,
         *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
         alternatives: int = 0,
         ahead: int = 4096,
     ) -> Iterator[Result]:
@@ -166,10 +174,10 @@ class Transducer:
         ``ahead`` texts are read before they are answered, so that those of like length can share a
         batch.
         """
-        chosen = with_alternatives(search or self.search, alternatives)
-        waiting, first = iter(lines), 1
+        chosen = self._chosen(search, alternatives)
+        scorer, waiting, first = self._scorer(chosen, constraints), iter(lines), 1
         while block := list(islice(waiting, ahead)):
-            yield from self._answer(block, chosen, False, first)
+            yield from self._answer(block, chosen, scorer, False, first)
             first += len(block)
 
     @torch.no_grad()
@@ -280,7 +288,12 @@ class Transducer:
 
     @torch.no_grad()
     def _answer(
-        self, lines: Sequence[str], search: SearchBlueprint, attention: bool, first: int
+        self,
+        lines: Sequence[str],
+        search: SearchBlueprint,
+        scorer: Scorer,
+        attention: bool,
+        first: int,
     ) -> list[Result]:
         """Search batches of like length; a blank text has a blank answer.
 
@@ -302,7 +315,7 @@ class Transducer:
         batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
         sources = [self._stack(encoded, batch) for batch in batches]
         keys = [torch.tensor([_key(lines[asked[row]]) for row in batch]) for batch in batches]
-        answered = self._found(search, sources, keys)
+        answered = self._found(search, scorer, sources, keys)
         for batch, read, found in zip(batches, sources, answered, strict=True):
             maps = self._maps(read, found) if attention else (None, None)
             for place, row in enumerate(batch):
@@ -324,25 +337,40 @@ class Transducer:
     def _found(
         self,
         search: SearchBlueprint,
+        scorer: Scorer,
         sources: list[dict[str, Sequences]],
         keys: list[Int[Tensor, "B"]],
     ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
-        scorer = self._scorer(search)
         batches = (self._batch(scorer, read, key) for read, key in zip(sources, keys, strict=True))
         if isinstance(search, StepwiseSearch):
             return answers(search, scorer, batches, self.rows)
         return (search(scorer, *batch[:3]) for batch in batches)
 
-    def _scorer(self, search: SearchBlueprint) -> Scorer:
-        """Return what a search asks: the model, and what else an answer has to obey."""
+    def _chosen(self, search: SearchBlueprint | None, alternatives: int) -> SearchBlueprint:
+        chosen = search or self.search
+        return chosen.with_answers(alternatives + 1) if alternatives else chosen
+
+    def _scorer(
+        self, search: SearchBlueprint, constraints: Sequence[ConstraintBlueprint] | None = None
+    ) -> Scorer:
+        """Return what a search asks: the models, and what else an answer has to obey."""
         if search.shares and not self.bundle.blueprint.joint:
             raise Problem(
                 f"{search.kind} takes symbols of the source for the answer, and this model has a "
                 "vocabulary for each side; search greedily",
                 "search",
             )
-        return self.length.over(self.scorer)
+        tokeniser = self.target.tokeniser
+        target = Target(
+            self.target.encode,
+            lambda: Texts(tokeniser.texts(), tokeniser.spaced),
+            self.limit,
+            self.device,
+        )
+        wanted = self.constraints if constraints is None else constraints
+        built = [constraint.build(target) for constraint in wanted]
+        return constrained(self.length.over(self.scorer), built)
 
     def _batch(self, scorer: Scorer, read: dict[str, Sequences], keys: Int[Tensor, "B"]) -> Batch:
         """Let the scorer read sources."""
@@ -370,12 +398,3 @@ def _key(text: str) -> int:
     """Return what the samples for a text depend on: the same for the same text, wherever asked."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-def with_alternatives(search: SearchBlueprint, count: int) -> SearchBlueprint:
-    """Return the search so that it also finds the ``count`` next best answers.
-
-    Raises:
-        Problem: it finds one answer only.
-    """
-    return search.with_answers(count + 1) if count else search

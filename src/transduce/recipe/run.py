@@ -65,6 +65,7 @@ class Run:
                 model=experiment.model,
                 search=experiment.search,
                 length=experiment.length,
+                constraints=experiment.constraints,
                 joint=experiment.text.joint,
                 longest=prepared.longest,
             ),

@@ -28,6 +28,7 @@ from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe.init import corpus
 from transduce.result import Result
+from transduce.search.constrain import ConstraintBlueprint
 from transduce.search.ensemble import Average
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
@@ -78,6 +79,8 @@ class PredictBlueprint(AskBlueprint):
     """how to look for the answer"""
     length: Length
     """how long answers may be"""
+    constraints: tuple[ConstraintBlueprint, ...]
+    """what the answer has to obey"""
     risk: RiskBlueprint | None = None
     """choose among several answers by a metric; null takes the best of the search"""
 
@@ -130,15 +133,17 @@ def predict(
     """
     model, setting = _asked(run, changes, parts)
     results = setting.answers(model, lines, best, ahead)
-    cut, unproven = list[int](), list[int]()
+    cut, none, unproven = list[int](), list[int](), list[int]()
     for number, result in enumerate(results, 1):
         if not result.finished:
-            cut.append(number)
+            (cut if result.tokens else none).append(number)
         if result.bound is not None and not result.proven:
             unproven.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores)
-    _warn(cut, "reached the length limit", show)
+    stuck = " or were left nothing to go on with by the constraints" if setting.constraints else ""
+    _warn(cut, f"reached the length limit{stuck}", show)
+    _warn(none, "are blank: the constraints allow none (within the length limit)", show)
     _warn(unproven, "are not proven to be the best", show)
 
 
@@ -181,9 +186,10 @@ def _asked(
 ) -> tuple[Transducer, PredictBlueprint]:
     """Load a model, and others to ask as well; change how they answer."""
     model = Transducer.load(run, parts=parts)
-    setting = override(PredictBlueprint(search=model.search, length=model.length), changes)
+    own = PredictBlueprint(search=model.search, length=model.length, constraints=model.constraints)
+    setting = override(own, changes)
     model = setting.joined(model, parts)
-    model.length = setting.length
+    model.length, model.constraints = setting.length, setting.constraints
     return model, setting
 
 
@@ -236,13 +242,15 @@ def evaluate(
         Problem: there is no sound model, the data is faulty, or a change is no right one.
     """
     model = Transducer.load(run, parts=parts)
-    setting = EvaluateBlueprint(search=model.search, length=model.length)
+    setting = EvaluateBlueprint(
+        search=model.search, length=model.length, constraints=model.constraints
+    )
     if (run / "experiment.yaml").exists():
         metrics = read(run / "experiment.yaml", Experiment).metrics
         setting = setting.model_copy(update={"metrics": metrics})
     setting = override(setting, changes)
     model = setting.joined(model, parts)
-    model.length = setting.length
+    model.length, model.constraints = setting.length, setting.constraints
     base = Path.cwd()
     grouped = corpus(data, base).model_copy(update={"group": True})
     examples = list(grouped.read(base, Skipped()))

@@ -47,6 +47,7 @@ class Tokeniser(ABC):
     """
 
     vocabulary: Vocabulary
+    spaced: ClassVar[bool] = False  # a space before the first piece is left out of the text
 
     @abstractmethod
     def pieces(self, text: str) -> list[str]:
@@ -63,6 +64,15 @@ class Tokeniser(ABC):
         repeated.
         """
         return [self.pieces(text)] * count
+
+    def texts(self) -> list[str | bytes | None]:
+        """Return what each symbol adds to a text; None for one that stands for no text."""
+        pieces = list(self.vocabulary)[len(SPECIALS) :]
+        found = (bytes([_VALUE[p]]) if p in _VALUE else self._shown(p) for p in pieces)
+        return [*[None] * len(SPECIALS), *found]
+
+    def _shown(self, piece: str) -> str:
+        return piece
 
     def to_bytes(self) -> bytes:
         """Return all that was learned, as its blueprint's ``load`` reads it."""
@@ -99,6 +109,8 @@ class TokeniserBlueprint(Part):
 class Words(Tokeniser):
     """What white space separates; put together with one space between."""
 
+    spaced = True
+
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
 
@@ -116,6 +128,14 @@ class Words(Tokeniser):
 
     def text(self, pieces: Sequence[str]) -> str:
         return " ".join(read_spelling(pieces) if self.vocabulary.spells else pieces)
+
+    def texts(self) -> list[str | bytes | None]:
+        # A run of bytes is a word, and where it begins no single byte says.
+        found = super().texts()
+        return [None if isinstance(text, bytes) else text for text in found]
+
+    def _shown(self, piece: str) -> str:
+        return f" {piece}"
 
     def _knows(self, word: str) -> bool:
         return word in self.vocabulary and word not in _VALUE
@@ -162,6 +182,8 @@ class SentencePieces(Tokeniser):
     SentencePiece writes spaces as U+2581, and so reads that character as a space.
     """
 
+    spaced = True
+
     def __init__(self, model: bytes, alpha: float | None) -> None:
         self._model, self._alpha = model, alpha
         self._processor = sentencepiece.SentencePieceProcessor()
@@ -177,6 +199,9 @@ class SentencePieces(Tokeniser):
 
     def text(self, pieces: Sequence[str]) -> str:
         return str(self._processor.DecodePieces(list(pieces)))
+
+    def _shown(self, piece: str) -> str:
+        return piece.replace("▁", " ")
 
     def alternatives(self, text: str, count: int, seed: int) -> list[list[str]]:
         if self._alpha is None:

@@ -1,0 +1,48 @@
+"""Constraints: scorers around scorers that say what may follow."""
+
+from __future__ import annotations
+
+from transduce.search.constrain.allowed import AllowedBlueprint
+from transduce.search.constrain.automaton import only
+from transduce.search.constrain.constraint import (
+    Constrained,
+    Constraint,
+    ConstraintBlueprint,
+    Target,
+    Texts,
+    constrained,
+)
+from transduce.search.constrain.match import MatchBlueprint, Matching
+from transduce.search.constrain.phrases import ForbiddenBlueprint, forbid
+from transduce.search.constrain.prefix import ForcedPrefix, PrefixBlueprint, opening
+from transduce.search.constrain.repeat import (
+    NoRepeat,
+    NoRepeatBlueprint,
+    RepetitionPenalty,
+    RepetitionPenaltyBlueprint,
+)
+from transduce.search.constrain.required import Required, RequiredBlueprint
+
+__all__ = [
+    "AllowedBlueprint",
+    "Constrained",
+    "Constraint",
+    "ConstraintBlueprint",
+    "ForbiddenBlueprint",
+    "ForcedPrefix",
+    "MatchBlueprint",
+    "Matching",
+    "NoRepeat",
+    "NoRepeatBlueprint",
+    "PrefixBlueprint",
+    "RepetitionPenalty",
+    "RepetitionPenaltyBlueprint",
+    "Required",
+    "RequiredBlueprint",
+    "Target",
+    "Texts",
+    "constrained",
+    "forbid",
+    "only",
+    "opening",
+]

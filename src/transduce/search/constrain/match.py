@@ -1,0 +1,178 @@
+"""Outputs whose text matches a regular expression."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import field_validator
+from torch import Tensor
+
+from transduce.search.constrain.constraint import (
+    EOS,
+    Constraint,
+    ConstraintBlueprint,
+    Target,
+    Texts,
+)
+from transduce.search.constrain.expression import Nfa
+from transduce.sequences import Sequences
+
+DEAD: Final = 0
+BEFORE: Final = 1
+FIRST: Final = 2
+LEAST: Final = (0, 0, 0x80, 0x800, 0x10000)  # code points that UTF-8 writes in so many bytes
+MOST: Final = (0, 0x7F, 0x7FF, 0xFFFF, 0x10FFFF)
+
+
+class Place(NamedTuple):
+    """How far a text has come."""
+
+    states: frozenset[int]  # of the automaton that reads characters
+    begun: bytes = b""  # of a character
+    fresh: bool = False  # nothing was said
+
+
+@dataclass
+class Stem:
+    """A node of the tree of the texts of all symbols."""
+
+    children: dict[str, Stem] = field(default_factory=dict)
+    symbols: list[int] = field(default_factory=list)  # whose text ends here
+
+
+class Matching(Constraint[Tensor]):
+    """Allows a symbol if its text can go on towards a match, and eos where there is one.
+
+    Which symbols these are is found out where a state is first met, and kept. Symbols without a
+    text of their own are never allowed.
+    """
+
+    def __init__(self, expression: str, texts: Texts, device: torch.device) -> None:
+        self.nfa, self.texts, self.device = Nfa(expression), texts, device
+        self.stem = _grow(texts.of_symbols)
+        spelt = enumerate(texts.of_symbols)
+        self.bytes = [(n, text) for n, text in spelt if isinstance(text, bytes)]
+        first = Place(self.nfa.reach({0}), fresh=True)
+        self.places: list[Place | None] = [None, None, first]
+        self.numbers = {first: FIRST}
+        self.rows: dict[int, Tensor] = {}
+
+    def begin(self, sources: Mapping[str, Sequences]) -> Int[Tensor, "B"]:
+        """Return the state before anything is read, one row for every source."""
+        return torch.full_like(next(iter(sources.values())).lengths, BEFORE)
+
+    def read(self, tokens: Int[Tensor, "N"], state: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
+        """Read one token in every row."""
+        size = len(self.texts.of_symbols)
+        after = self._follow(state).gather(1, tokens.clamp(max=size - 1)[:, None])[:, 0]
+        after = after.masked_fill(tokens >= size, DEAD)
+        return after.masked_fill(state == BEFORE, FIRST)
+
+    def weigh(
+        self, log_probs: Float[Tensor, "N V"], state: Int[Tensor, "N"]
+    ) -> Float[Tensor, "N V"]:
+        """Return the log-probabilities of what may follow, -inf for what may not."""
+        allowed = self._follow(state) != DEAD
+        allowed[:, EOS] = torch.tensor([self._matches(s) for s in state.tolist()]).to(self.device)
+        allowed = F.pad(allowed, (0, log_probs.shape[1] - allowed.shape[1]))
+        return log_probs.masked_fill(~allowed, -torch.inf)
+
+    def _matches(self, number: int) -> bool:
+        place = self.places[number]
+        return place is not None and self.nfa.end in place.states and not place.begun
+
+    def _follow(self, state: Int[Tensor, "N"]) -> Int[Tensor, "N V"]:
+        """Return where every symbol leads from the state of every row."""
+        return torch.stack([self._row(number) for number in state.tolist()])
+
+    def _row(self, number: int) -> Int[Tensor, "V"]:
+        if number not in self.rows:
+            row = torch.full((len(self.texts.of_symbols),), DEAD)
+            place = self.places[number]
+            if place is not None:
+                for symbol, behind in self._behind(place).items():
+                    row[symbol] = self._number(behind)
+            self.rows[number] = row.to(self.device)
+        return self.rows[number]
+
+    def _number(self, place: Place) -> int:
+        if place not in self.numbers:
+            self.numbers[place] = len(self.places)
+            self.places.append(place)
+        return self.numbers[place]
+
+    def _behind(self, place: Place) -> dict[int, Place]:
+        """Return where the symbols lead that may follow."""
+        found: dict[int, Place] = {}
+        if not place.begun:
+            self._walk(self.stem, place.states, place.fresh and self.texts.spaced, found)
+        for symbol, text in self.bytes:
+            if behind := self._spell(place, place.begun + text):
+                found[symbol] = behind
+        return found
+
+    def _walk(
+        self, stem: Stem, states: frozenset[int], spaced: bool, found: dict[int, Place]
+    ) -> None:
+        """Note all symbols below a stem; where ``spaced``, a space that comes first is no text."""
+        for letter, child in stem.children.items():
+            behind = states if spaced and letter == " " else self.nfa.read(states, letter)
+            if behind:
+                found.update(dict.fromkeys(child.symbols, Place(behind)))
+                self._walk(child, behind, False, found)
+
+    def _spell(self, place: Place, begun: bytes) -> Place | None:
+        """Return the place behind the bytes of one character, or of its beginning."""
+        lead = begun[0]
+        size = 1 if lead < 0x80 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+        if 0x80 <= lead < 0xC0 or lead >= 0xF8 or any(b >> 6 != 2 for b in begun[1:]):
+            return None
+        point = lead & (0x7F if size == 1 else 0xFF >> (size + 1))
+        for byte in begun[1:]:
+            point = point << 6 | byte & 0x3F
+        open_bits = 6 * (size - len(begun))
+        first, last = point << open_bits, (point + 1 << open_bits) - 1
+        first, last = max(first, LEAST[size]), min(last, MOST[size])
+        if first > last or not self.nfa.goes_on(place.states, first, last):
+            return None
+        if open_bits:
+            return Place(place.states, begun)
+        return Place(self.nfa.read(place.states, chr(point)))
+
+
+def _grow(texts: Sequence[str | bytes | None]) -> Stem:
+    root = Stem()
+    for symbol, text in enumerate(texts):
+        if isinstance(text, str):
+            stem = root
+            for letter in text:
+                stem = stem.children.setdefault(letter, Stem())
+            stem.symbols.append(symbol)
+    return root
+
+
+class MatchBlueprint(ConstraintBlueprint):
+    r"""The text of the whole output matches a regular expression.
+
+    Known are . [a-z] [^a-z] \d \s \w \D \S \W ( ) (?: ) | * + ? {2} {2,} {2,5}, and \ before any
+    sign. What is new in a source, and so has no symbol in the vocabulary, is not copied.
+    """
+
+    kind: Literal["match"] = "match"
+    expression: str
+    """what to match, from beginning to end"""
+
+    @field_validator("expression")
+    @classmethod
+    def _is_one(cls, expression: str) -> str:
+        Nfa(expression)
+        return expression
+
+    def build(self, target: Target) -> Matching:
+        """Make the constraint."""
+        return Matching(self.expression, target.texts(), target.device)
