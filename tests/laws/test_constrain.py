@@ -159,7 +159,7 @@ KINDS: dict[str, Callable[[random.Random], Case]] = {
     "required": required,
     "match": matching,
 }
-SOFT = ("forbidden", "no repeat", "minimum length")  # they leave most outputs as they are
+SOFT = ("forbidden", "no repeat")  # they leave most outputs as they are
 CHANGES: dict[str, Callable[[random.Random], Constraint[Any]]] = {
     "repetition penalty": lambda _: RepetitionPenalty(1.7),
 }
