@@ -126,7 +126,8 @@ def predict(
     ``parts`` are files of the user's own that define parts of the model. With ``scores`` the score
     and a tab stand before the text. With ``best`` above 1 there are up to that many answers, a line
     each, behind the number of the line that they answer and a tab. At the end ``show`` is told
-    which answers the length limit cut off, and for which the budget of exact search was too small.
+    which answers the length limit cut off, which constraints left blank, and for which the budget
+    of exact search was too small.
 
     Raises:
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
