@@ -22,6 +22,7 @@ FLOORS: Final = (
     {"data", "models", "testing", "result"},
     {"train"},
     {"bundle", "explain", "experiment"},
+    {"panel"},
     {"transducer"},
     {"bayes_risk"},
     {"recipe"},

@@ -1,0 +1,100 @@
+"""The models that are asked together: how they read a text, and how long an answer may get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from transduce.bundle import Bundle, require_same_target
+from transduce.problem import Problem
+from transduce.search.ensemble import Average, Ensemble
+from transduce.search.interface import Batch
+from transduce.search.length import Length
+from transduce.search.scorer import Scorer
+from transduce.sequences import Sequences
+from transduce.text.vocabulary import BOS, EOS
+
+
+class Panel:
+    """One model or several of one target vocabulary, each of which reads in its own way."""
+
+    def __init__(
+        self, bundles: Sequence[Bundle], device: torch.device, average: Average = "probabilities"
+    ) -> None:
+        self.bundles, self.device = tuple(bundles), device
+        first, *beside = self.bundles
+        for number, other in enumerate(beside, 2):
+            require_same_target(first, other, f"model {number} of the ensemble")
+        models = tuple(bundle.model.to(device).eval() for bundle in self.bundles)
+        self.scorer: Scorer = Ensemble(models, average) if beside else first.model
+        self.slots = first.blueprint.model.head.slots
+        self.longest = first.blueprint.longest
+
+    def evaluate(self) -> None:
+        """Put the models to prediction: no dropout."""
+        for bundle in self.bundles:
+            bundle.model.eval()
+
+    def read(self, side: str, place: str, text: str, source: str) -> list[list[int]]:
+        """Encode a text of that source, which nothing ever shortens, for each model.
+
+        Raises:
+            Problem: it is longer than there are positions learned.
+        """
+        found = []
+        for bundle in self.bundles:
+            codec = bundle.codecs[side].reading(source, self.slots)
+            ids, most = [*codec.encode(text), EOS], bundle.model.longest[side]
+            if most is not None and len(ids) > most:
+                raise Problem(
+                    f"the {side} has {len(ids)} symbols with its end, and this model has learned "
+                    f"{most} positions; shorten it or split it up",
+                    place,
+                )
+            found.append(ids)
+        return found
+
+    def stack(
+        self, read: Sequence[list[list[int]]], rows: Int[np.ndarray, "B"]
+    ) -> dict[str, Sequences]:
+        """Return the sources of a batch as the scorer wants them, for each model its own."""
+        own = [
+            list(map(torch.tensor, ids)) for ids in zip(*(read[row] for row in rows), strict=True)
+        ]
+        names = ["source", *(f"{number}:source" for number in range(2, len(own) + 1))]
+        stacked = (Sequences.stack(ids).to(self.device) for ids in own)
+        return dict(zip(names, stacked, strict=True))
+
+    def batch(
+        self, scorer: Scorer, sources: dict[str, Sequences], keys: Int[Tensor, "B"], length: Length
+    ) -> Batch:
+        """Let the scorer read sources; their answers are to be as long as ``length`` allows."""
+        lengths = sources["source"].lengths
+        begin = torch.full((len(lengths), 1), BOS, device=self.device)
+        return Batch(
+            scorer.encode(sources), begin, self.limit(lengths, length), keys.to(self.device)
+        )
+
+    def limit(self, lengths: Int[Tensor, "B"], length: Length) -> Int[Tensor, "B"]:
+        """Return the most tokens that sources of these lengths may be answered with.
+
+        Raises:
+            Problem: there are fewer positions learned than an answer has at least.
+        """
+        factor, extra = self.longest
+        most = length.limit(lengths, (lengths * factor).ceil().long() + extra)
+        positions = [bundle.model.longest["target"] for bundle in self.bundles]
+        learned = [count for count in positions if count is not None]
+        if not learned:
+            return most
+        if (fewest := int(length.fewest(lengths).max())) > min(learned):
+            raise Problem(
+                f"an answer has {fewest} symbols at least, and this model has learned "
+                f"{min(learned)} positions; lower it",
+                "length.least",
+            )
+        return most.clamp(max=min(learned))
