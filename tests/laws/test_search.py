@@ -43,6 +43,7 @@ SEARCHES: list[SearchBlueprint] = [
     Beam(width=7, n_best=7),
     Beam(width=3, n_best=2, normalisation=RewardNormalisation(), patience=2.0),
     Beam(width=4, n_best=2, normalisation=GnmtNormalisation(), patience=0.5),
+    Beam(width=1, normalisation=RewardNormalisation(reward=3.0), patience=3.0),
     Sample(),
     Sample(samples=4, temperature=0.7, truncations=(TopK(count=6), TopP(mass=0.8))),
     Sample(samples=3, truncations=(Typical(), MinP(), Epsilon()), seed=1),

@@ -83,6 +83,11 @@ class Beam(StepwiseSearch):
         """
         return self.width + 1
 
+    @property
+    def decided(self) -> bool:
+        """Whether each token is certain as soon as it is taken: the first that ends is the last."""
+        return self.width == self.enough == 1
+
     def with_answers(self, count: int) -> Beam:
         """Return the search so that it returns ``count`` hypotheses, wider if it has to be."""
         width = max(self.width, math.ceil(count / min(1.0, self.patience)))
