@@ -72,7 +72,6 @@ class Beam(StepwiseSearch):
 
     @property
     def rows(self) -> int:
-        """Number of rows for each source."""
         return self.width
 
     @property

@@ -231,7 +231,7 @@ class _Shelf:
 
     def take(self, notes: Any, batch: Int[Tensor, "A"], place: Int[Tensor, "A"]) -> None:
         """Note what was found for some sources, of any batches."""
-        for number in batch.unique().tolist():
+        for number in set(batch.tolist()):
             rows = (batch == number).nonzero()[:, 0]
             self.parts[number].append((tree.keep(notes, rows, 1), place[rows]))
             self.missing[number] -= len(rows)
