@@ -58,6 +58,14 @@ class Panel:
             found.append(ids)
         return found
 
+    def fits(self, source: str, most: int | None = None) -> bool:
+        """Whether every model can read a source, which has ``most`` symbols at most."""
+        for bundle in self.bundles:
+            limits = [x for x in (bundle.model.longest["source"], most) if x is not None]
+            if limits and len(bundle.codecs["source"].encode(source)) >= min(limits):
+                return False
+        return True
+
     def stack(
         self, read: Sequence[list[list[int]]], rows: Int[np.ndarray, "B"]
     ) -> dict[str, Sequences]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -17,6 +18,7 @@ from torch import Tensor
 from transduce.blueprint import define
 from transduce.bundle import Bundle, is_bundle
 from transduce.data.stream import by_length
+from transduce.document import by_sentences
 from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
 from transduce.nn.packed import pack
@@ -31,6 +33,7 @@ from transduce.search.score import force
 from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.sequences import Sequences
+from transduce.text.sentences import Sentences, Span, SplitBlueprint
 from transduce.text.vocabulary import BOS, EOS
 from transduce.train.memory import keep_freed_memory
 
@@ -176,6 +179,28 @@ class Transducer:
         while block := list(islice(waiting, ahead)):
             yield from self._answer(block, chosen, scorer, False, first)
             first += len(block)
+
+    def document(
+        self,
+        text: str,
+        search: SearchBlueprint | None = None,
+        *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
+        split: SplitBlueprint | None = None,
+    ) -> Result:
+        """Answer a text of many sentences, each as if it were asked alone.
+
+        What stands between them stays there. ``sentences`` of the result are the answers, and the
+        ``span`` of each says where it stands in the text, and if it is a piece of a sentence that
+        was too long.
+        """
+        cut = partial(self.spans, split=split or Sentences())
+        answer = partial(self.predict, search=search, constraints=constraints)
+        return next(by_sentences([text], cut, answer))
+
+    def spans(self, text: str, split: SplitBlueprint) -> list[Span]:
+        """Return the sentences of a text, cut where they are longer than the model can read."""
+        return split.spans(text, partial(self.panel.fits, most=split.longest))
 
     @torch.no_grad()
     def stream(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -16,6 +17,7 @@ from transduce.blueprint import Blueprint, override, read
 from transduce.bundle import is_bundle
 from transduce.data.batch import Example
 from transduce.data.lines import Skipped, read_lines
+from transduce.document import by_sentences, unfold
 from transduce.evaluate import (
     BleuBlueprint,
     ChrfBlueprint,
@@ -32,6 +34,7 @@ from transduce.search.constrain import ConstraintBlueprint
 from transduce.search.ensemble import Average
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
+from transduce.text.sentences import SplitBlueprint
 from transduce.train.progress import Show
 from transduce.transducer import Transducer
 
@@ -83,6 +86,8 @@ class PredictBlueprint(AskBlueprint):
     """what the answer has to obey"""
     risk: RiskBlueprint | None = None
     """choose among several answers by a metric; null takes the best of the search"""
+    split: SplitBlueprint | None = None
+    """answer each sentence of a line by itself; null answers lines"""
 
     def answers(
         self, model: Transducer, lines: Iterable[str], best: int = 1, ahead: int = 4096
@@ -92,6 +97,19 @@ class PredictBlueprint(AskBlueprint):
         Raises:
             Problem: more are wanted than there are candidates, or the search finds one answer only.
         """
+        if self.split is None:
+            yield from self._answers(model, lines, best, ahead)
+            return
+        if best > 1:
+            raise Problem(
+                "a document has one answer, not several; ask for one, or leave split out", "split"
+            )
+        cut = partial(model.spans, split=self.split)
+        yield from by_sentences(lines, cut, partial(self._answers, model, best=1, ahead=ahead))
+
+    def _answers(
+        self, model: Transducer, lines: Iterable[str], best: int, ahead: int
+    ) -> Iterator[Result]:
         if self.risk is None:
             yield from model.predict(lines, self.search, alternatives=best - 1, ahead=ahead)
             return
@@ -134,18 +152,21 @@ def predict(
     """
     model, setting = _asked(run, changes, parts)
     results = setting.answers(model, lines, best, ahead)
-    cut, none, unproven = list[int](), list[int](), list[int]()
+    cut, none, unproven, pieces = list[int](), list[int](), list[int](), list[int]()
     for number, result in enumerate(results, 1):
         if not result.finished:
             (cut if result.tokens else none).append(number)
         if result.bound is not None and not result.proven:
             unproven.append(number)
+        if any(sentence.span and not sentence.span.whole for sentence in result.sentences):
+            pieces.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores)
     stuck = " or were left nothing to go on with by the constraints" if setting.constraints else ""
     _warn(cut, f"reached the length limit{stuck}", show)
     _warn(none, "are blank: the constraints allow none (within the length limit)", show)
     _warn(unproven, "are not proven to be the best", show)
+    _warn(pieces, "come from pieces of sentences that were too long", show)
 
 
 def stream(
@@ -162,7 +183,11 @@ def stream(
         raise Problem("it compares whole answers, which cannot be shown as they grow", "risk")
     cut: list[int] = []
     for number, line in enumerate(lines, 1):
-        finished = yield from _on_one_line(model.stream(line, setting.search))
+        bits = model.stream(line, setting.search)
+        if setting.split is not None:
+            each = partial(model.stream, search=setting.search)
+            bits = unfold(line, model.spans(line, setting.split), each)
+        finished = yield from _on_one_line(bits)
         if not finished:
             cut.append(number)
         yield "\n"
