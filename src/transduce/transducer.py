@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,13 @@ from transduce.nn.packed import pack
 from transduce.panel import Panel
 from transduce.problem import Problem
 from transduce.result import Result, Token, results_of
-from transduce.search.constrain import ConstraintBlueprint, Target, Texts, constrained
+from transduce.search.constrain import (
+    ConstraintBlueprint,
+    Continuation,
+    Target,
+    Texts,
+    constrained,
+)
 from transduce.search.ensemble import Average
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import SearchBlueprint
@@ -98,13 +105,29 @@ class Transducer:
         Each reads a text in its own way; search and limits are this one's.
 
         Raises:
-            Problem: a target vocabulary is not that of this model.
+            Problem: a target vocabulary is not that of this model, or a language model is fused
+                with one of them already.
         """
+        if any(one.panel.languages for one in (self, *others)):
+            raise Problem("put the models together first, then the language model beside them")
         beside = [
             *self.panel.bundles[1:],
             *(bundle for other in others for bundle in other.panel.bundles),
         ]
         return Transducer(self.bundle, self.device, self.rows, beside=beside, average=average)
+
+    def with_language_model(self, language: Transducer, weight: float) -> Transducer:
+        """Return the transducer in whose answers a language model has a say (shallow fusion).
+
+        Each token scores log p(token | source) + ``weight`` * log p_language(token) (Gulcehre
+        2015). Such sums are what ``score`` and ``log_prob`` then hold.
+
+        Raises:
+            Problem: it is no language model, or of another target vocabulary.
+        """
+        made = copy(self)
+        made.panel = self.panel.fused(language.panel, weight)
+        return made
 
     @overload
     def __call__(
@@ -327,7 +350,8 @@ class Transducer:
         )
         wanted = self.constraints if constraints is None else constraints
         built = [constraint.build(target) for constraint in wanted]
-        return constrained(self.length.over(self.panel.scorer), built)
+        own = [] if self.panel.reads else [Continuation()]
+        return constrained(self.length.over(self.panel.scorer), [*own, *built])
 
     def _maps(
         self, inputs: Mapping[str, Sequences], found: Hypotheses

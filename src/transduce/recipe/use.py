@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
-import numpy as np
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from transduce import folder
 from transduce.bayes_risk import Weights, least_risk
 from transduce.blueprint import Blueprint, override, read
 from transduce.bundle import is_bundle
-from transduce.data.batch import Example
 from transduce.data.lines import Skipped, read_lines
 from transduce.evaluate import (
     BleuBlueprint,
     ChrfBlueprint,
     MetricBlueprint,
     Score,
-    perplexity_score,
 )
 from transduce.evaluate import evaluate as score_texts
 from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe.init import corpus
+from transduce.recipe.perplexity import language_perplexity, perplexity
 from transduce.result import Result
 from transduce.search.constrain import ConstraintBlueprint
 from transduce.search.ensemble import Average
@@ -61,6 +58,15 @@ class AskBlueprint(Blueprint):
         return model.ensemble(others, self.ensemble.average)
 
 
+class FusionBlueprint(Blueprint):
+    """A language model beside the model (Gulcehre 2015)."""
+
+    run: str
+    """folder of a run or of a model without an encoder"""
+    weight: NonNegativeFloat = 0.2
+    """of its log-probability; 0 does not ask it"""
+
+
 class RiskBlueprint(Blueprint):
     """Minimum Bayes risk: the candidate that is expected to be best."""
 
@@ -81,8 +87,17 @@ class PredictBlueprint(AskBlueprint):
     """how long answers may be"""
     constraints: tuple[ConstraintBlueprint, ...]
     """what the answer has to obey"""
+    fusion: FusionBlueprint | None = None
+    """a language model that has a say as well; null for none"""
     risk: RiskBlueprint | None = None
     """choose among several answers by a metric; null takes the best of the search"""
+
+    def fused(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
+        """Return the model with the language model beside it."""
+        if self.fusion is None:
+            return model
+        language = Transducer.load(self.fusion.run, parts=parts)
+        return model.with_language_model(language, self.fusion.weight)
 
     def answers(
         self, model: Transducer, lines: Iterable[str], best: int = 1, ahead: int = 4096
@@ -189,7 +204,7 @@ def _asked(
     model = Transducer.load(run, parts=parts)
     own = PredictBlueprint(search=model.search, length=model.length, constraints=model.constraints)
     setting = override(own, changes)
-    model = setting.joined(model, parts)
+    model = setting.fused(setting.joined(model, parts), parts)
     model.length, model.constraints = setting.length, setting.constraints
     return model, setting
 
@@ -237,12 +252,16 @@ def evaluate(
     """Score a model on a table or on two parallel files; rows with the same source are references.
 
     The metrics are those of the run, or BLEU and chrF for a model without its run; perplexity is
-    always added. ``parts`` are files of the user's own that define parts of the model or metrics.
+    always added, of the model without a language model that is fused with it. A language model has
+    perplexity alone, on one text file. ``parts`` are files of the user's own that define parts of
+    the model or metrics.
 
     Raises:
         Problem: there is no sound model, the data is faulty, or a change is no right one.
     """
     model = Transducer.load(run, parts=parts)
+    if not model.panel.reads:
+        return [language_perplexity(override(AskBlueprint(), changes).joined(model, parts), data)]
     setting = EvaluateBlueprint(
         search=model.search, length=model.length, constraints=model.constraints
     )
@@ -250,7 +269,8 @@ def evaluate(
         metrics = read(run / "experiment.yaml", Experiment).metrics
         setting = setting.model_copy(update={"metrics": metrics})
     setting = override(setting, changes)
-    model = setting.joined(model, parts)
+    alone = setting.joined(model, parts)
+    model = setting.fused(alone, parts)
     model.length, model.constraints = setting.length, setting.constraints
     base = Path.cwd()
     grouped = corpus(data, base).model_copy(update={"group": True})
@@ -259,24 +279,7 @@ def evaluate(
     sources = (example.sources["source"] for example in examples)
     texts = [result.text for result in setting.answers(model, sources)]
     scores = score_texts(built, texts, [example.references for example in examples], BOOTSTRAP)
-    return [*scores, _perplexity(model, examples)]
-
-
-def _perplexity(model: Transducer, examples: Sequence[Example]) -> Score:
-    """Return the perplexity of all references, an example's together as one segment."""
-    pairs = [
-        (example.sources["source"], text) for example in examples for text in example.references
-    ]
-    sources, targets = zip(*pairs, strict=True)
-    forced = iter(model.force(sources, targets))
-    segments = [
-        [token.log_prob for tokens in islice(forced, len(example.references)) for token in tokens]
-        for example in examples
-    ]
-    nll = np.array([-sum(segment) for segment in segments])
-    tokens = np.array([len(segment) for segment in segments])
-    unit = f"{model.target.blueprint.tokens.kind} {model.target.size}"
-    return perplexity_score(nll, tokens, unit, BOOTSTRAP)
+    return [*scores, perplexity(alone, examples)]
 
 
 def verify(path: Path) -> str:

@@ -32,6 +32,9 @@ class CodecBlueprint(Blueprint):
 class TextBlueprint(Blueprint):
     """How the texts of both sides become numbers."""
 
+    of: str | None = None
+    """folder of a run whose vocabularies are taken, none is learned; for models that are to answer
+    together"""
     source: CodecBlueprint = CodecBlueprint()
     """the side that is read"""
     target: CodecBlueprint | None = None
@@ -43,6 +46,12 @@ class TextBlueprint(Blueprint):
     def _has_one_meaning(self) -> TextBlueprint:
         if self.joint and self.target is not None:
             raise ValueError("a joint vocabulary has the source's settings; leave target out")
+        return self
+
+    @model_validator(mode="after")
+    def _is_learned_or_taken(self) -> TextBlueprint:
+        if self.of is not None and (self.source != CodecBlueprint() or self.target is not None):
+            raise ValueError("of: a vocabulary that is taken has its settings; leave yours out")
         return self
 
 
