@@ -213,6 +213,8 @@ class Transducer:
                 longer than there are positions learned.
         """
         self.panel.evaluate()
+        if self.target.blueprint.reverse:
+            raise Problem("it writes from right to left, so that its end comes first; use predict")
         if not text.strip():
             return True
         chosen = search or self.search
@@ -349,6 +351,12 @@ class Transducer:
             self.device,
         )
         wanted = self.constraints if constraints is None else constraints
+        if wanted and self.target.blueprint.reverse:
+            raise Problem(
+                "they are for texts from left to right, and this model writes from right to left; "
+                "leave them out, or let it rerank the answers of one that obeys them",
+                "constraints",
+            )
         built = [constraint.build(target) for constraint in wanted]
         own = [] if self.panel.reads else [Continuation()]
         return constrained(self.length.over(self.panel.scorer), [*own, *built])

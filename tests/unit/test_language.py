@@ -61,7 +61,7 @@ def test_a_language_model_is_trained_and_used_like_any_model(data: Path) -> None
     assert found.value == pytest.approx(written["value"], rel=1e-5)
     assert 1 < found.value < 11, "it has learned which symbols there are"
     ends = [float(row.split(" ")[-1]) for row in score(data / "lm", ["012", "01"], "x")]
-    assert ends[0] > ends[1] + 1, "it has learned how long texts are"
+    assert ends[0] > ends[1] + 0.5, "it has learned how long texts are"
     model = Transducer.load(data / "lm")
     for answer in model(["01", "9", ""], Sample(samples=3), alternatives=2):
         assert all(one.text.startswith(answer.source) for one in (answer, *answer.alternatives))

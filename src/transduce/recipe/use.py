@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import BinaryIO
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from transduce import folder
-from transduce.bayes_risk import Weights, least_risk
 from transduce.blueprint import Blueprint, override, read
 from transduce.bundle import is_bundle
 from transduce.data.lines import Skipped, read_lines
@@ -22,6 +21,7 @@ from transduce.evaluate import (
 from transduce.evaluate import evaluate as score_texts
 from transduce.experiment import Experiment
 from transduce.problem import Problem
+from transduce.recipe.choose import RerankBlueprint, RiskBlueprint
 from transduce.recipe.init import corpus
 from transduce.recipe.perplexity import language_perplexity, perplexity
 from transduce.result import Result
@@ -67,17 +67,6 @@ class FusionBlueprint(Blueprint):
     """of its log-probability; 0 does not ask it"""
 
 
-class RiskBlueprint(Blueprint):
-    """Minimum Bayes risk: the candidate that is expected to be best."""
-
-    metric: MetricBlueprint = ChrfBlueprint()
-    """what is good"""
-    candidates: Annotated[int, Field(ge=2)] = 16
-    """answers of the search to choose from; their number squared are compared"""
-    weights: Weights = "posterior"
-    """how likely a candidate is to be right: as the model says, or (samples) as often as drawn"""
-
-
 class PredictBlueprint(AskBlueprint):
     """What can be changed about prediction."""
 
@@ -91,6 +80,14 @@ class PredictBlueprint(AskBlueprint):
     """a language model that has a say as well; null for none"""
     risk: RiskBlueprint | None = None
     """choose among several answers by a metric; null takes the best of the search"""
+    rerank: RerankBlueprint | None = None
+    """choose among several answers by what other models say; null takes the best of the search"""
+
+    @model_validator(mode="after")
+    def _chooses_once(self) -> PredictBlueprint:
+        if self.risk is not None and self.rerank is not None:
+            raise ValueError("risk and rerank each choose an answer; leave one of them out")
+        return self
 
     def fused(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
         """Return the model with the language model beside it."""
@@ -107,15 +104,13 @@ class PredictBlueprint(AskBlueprint):
         Raises:
             Problem: more are wanted than there are candidates, or the search finds one answer only.
         """
-        if self.risk is None:
-            yield from model.predict(lines, self.search, alternatives=best - 1, ahead=ahead)
-            return
-        count = self.risk.candidates
+        choice = self.risk or self.rerank
+        count = choice.candidates if choice else best
         if best > count:
-            raise Problem(f"{best} answers are wanted of {count}; raise it", "risk.candidates")
-        metric = self.risk.metric.build()
-        for result in model.predict(lines, self.search, alternatives=count - 1, ahead=ahead):
-            yield least_risk(result, metric, self.risk.weights)
+            name = "risk" if self.risk else "rerank"
+            raise Problem(f"{best} answers are wanted of {count}; raise it", f"{name}.candidates")
+        found = model.predict(lines, self.search, alternatives=count - 1, ahead=ahead)
+        yield from choice.choose(found, self.search) if choice else found
 
 
 class EvaluateBlueprint(PredictBlueprint):
@@ -157,9 +152,7 @@ def predict(
             unproven.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores)
-    stuck = " or were left nothing to go on with by the constraints" if setting.constraints else ""
-    _warn(cut, f"reached the length limit{stuck}", show)
-    _warn(none, "are blank: the constraints allow none (within the length limit)", show)
+    _warn_unfinished(cut, none, setting, show)
     _warn(unproven, "are not proven to be the best", show)
 
 
@@ -173,23 +166,27 @@ def stream(
 ) -> Iterator[str]:
     """Yield one line for each line, in order, bit by bit as answers grow; else as ``predict``."""
     model, setting = _asked(run, changes, parts)
-    if setting.risk is not None:
-        raise Problem("it compares whole answers, which cannot be shown as they grow", "risk")
-    cut: list[int] = []
+    for name in ("risk", "rerank"):
+        if getattr(setting, name) is not None:
+            raise Problem("it compares whole answers, which cannot be shown as they grow", name)
+    cut, none = list[int](), list[int]()
     for number, line in enumerate(lines, 1):
-        finished = yield from _on_one_line(model.stream(line, setting.search))
+        finished, shown = yield from _on_one_line(model.stream(line, setting.search))
         if not finished:
-            cut.append(number)
+            (cut if shown else none).append(number)
         yield "\n"
-    _warn(cut, "reached the length limit", show)
+    _warn_unfinished(cut, none, setting, show)
 
 
-def _on_one_line(bits: Generator[str, None, bool]) -> Generator[str, None, bool]:
+def _on_one_line(bits: Generator[str, None, bool]) -> Generator[str, None, tuple[bool, bool]]:
+    """Yield the bits; return whether the answer has finished, and whether there was any."""
+    shown = False
     while True:
         try:
             bit = next(bits)
         except StopIteration as end:
-            return bool(end.value)
+            return bool(end.value), shown
+        shown = True
         yield _one_line(bit)
 
 
@@ -207,6 +204,14 @@ def _asked(
     model = setting.fused(setting.joined(model, parts), parts)
     model.length, model.constraints = setting.length, setting.constraints
     return model, setting
+
+
+def _warn_unfinished(
+    cut: Sequence[int], none: Sequence[int], setting: PredictBlueprint, show: Show
+) -> None:
+    stuck = " or were left nothing to go on with by the constraints" if setting.constraints else ""
+    _warn(cut, f"reached the length limit{stuck}", show)
+    _warn(none, "are blank: the constraints allow none (within the length limit)", show)
 
 
 def _warn(numbers: Sequence[int], what: str, show: Show) -> None:
