@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from transduce.bundle import Bundle, require_same_target
 from transduce.problem import Problem
 from transduce.search.ensemble import Average, Ensemble
+from transduce.search.fusion import fused
 from transduce.search.interface import Batch
 from transduce.search.length import Length
 from transduce.search.scorer import Scorer
@@ -33,6 +36,30 @@ class Panel:
         self.scorer: Scorer = Ensemble(models, average) if beside else first.model
         self.slots = first.blueprint.model.head.slots
         self.longest = first.blueprint.longest
+        self.reads = first.blueprint.model.encoder.reads
+        if any(other.blueprint.model.encoder.reads != self.reads for other in beside):
+            raise Problem(
+                "a language model is no member of an ensemble that reads; fuse it instead"
+            )
+        self.languages: tuple[Panel, ...] = ()  # language models that are fused with all of them
+
+    def fused(self, language: Panel, weight: float) -> Panel:
+        """Return the panel with language models beside it.
+
+        Raises:
+            Problem: they are none, or of another target vocabulary.
+        """
+        if language.reads or not self.reads:
+            raise Problem(
+                "fusion takes a model that reads and a language model, which has no encoder; for "
+                "models that read use an ensemble",
+                "fusion.run",
+            )
+        require_same_target(self.bundles[0], language.bundles[0], "fusion.run")
+        made = copy(self)
+        made.scorer = fused(self.scorer, language.scorer, weight)
+        made.languages = (*self.languages, language)
+        return made
 
     def evaluate(self) -> None:
         """Put the models to prediction: no dropout."""
@@ -95,7 +122,9 @@ class Panel:
         """
         factor, extra = self.longest
         most = length.limit(lengths, (lengths * factor).ceil().long() + extra)
-        positions = [bundle.model.longest["target"] for bundle in self.bundles]
+        panels = (self, *self.languages)
+        bundles = (bundle for panel in panels for bundle in panel.bundles)
+        positions = [bundle.model.longest["target"] for bundle in bundles]
         learned = [count for count in positions if count is not None]
         if not learned:
             return most
@@ -106,3 +135,9 @@ class Panel:
                 "length.least",
             )
         return most.clamp(max=min(learned))
+
+
+def key(text: str) -> int:
+    """Return what the samples for a text depend on: the same for the same text, wherever asked."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

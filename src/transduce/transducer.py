@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -22,10 +22,16 @@ from transduce.document import by_sentences
 from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
 from transduce.nn.packed import pack
-from transduce.panel import Panel
+from transduce.panel import Panel, key
 from transduce.problem import Problem
 from transduce.result import Result, Token, results_of
-from transduce.search.constrain import ConstraintBlueprint, Target, Texts, constrained
+from transduce.search.constrain import (
+    ConstraintBlueprint,
+    Continuation,
+    Target,
+    Texts,
+    constrained,
+)
 from transduce.search.ensemble import Average
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import SearchBlueprint
@@ -101,13 +107,29 @@ class Transducer:
         Each reads a text in its own way; search and limits are this one's.
 
         Raises:
-            Problem: a target vocabulary is not that of this model.
+            Problem: a target vocabulary is not that of this model, or a language model is fused
+                with one of them already.
         """
+        if any(one.panel.languages for one in (self, *others)):
+            raise Problem("put the models together first, then the language model beside them")
         beside = [
             *self.panel.bundles[1:],
             *(bundle for other in others for bundle in other.panel.bundles),
         ]
         return Transducer(self.bundle, self.device, self.rows, beside=beside, average=average)
+
+    def with_language_model(self, language: Transducer, weight: float) -> Transducer:
+        """Return the transducer in whose answers a language model has a say (shallow fusion).
+
+        Each token scores log p(token | source) + ``weight`` * log p_language(token) (Gulcehre
+        2015). Such sums are what ``score`` and ``log_prob`` then hold.
+
+        Raises:
+            Problem: it is no language model, or of another target vocabulary.
+        """
+        made = copy(self)
+        made.panel = self.panel.fused(language.panel, weight)
+        return made
 
     @overload
     def __call__(
@@ -215,6 +237,8 @@ class Transducer:
                 longer than there are positions learned.
         """
         self.panel.evaluate()
+        if self.target.blueprint.reverse:
+            raise Problem("it writes from right to left, so that its end comes first; use predict")
         if not text.strip():
             return True
         chosen = search or self.search
@@ -222,7 +246,7 @@ class Transducer:
         read = self.panel.stack(
             [self.panel.read("source", "text 1", text, text)], np.zeros(1, np.int64)
         )
-        batch = self.panel.batch(scorer, read, torch.tensor([_key(text)]), self.length)
+        batch = self.panel.batch(scorer, read, torch.tensor([key(text)]), self.length)
         said = yield from codec.unfold(chosen.unfold(scorer, *batch))
         return EOS in said
 
@@ -261,10 +285,6 @@ class Transducer:
                 found[row] = tuple(map(Token, pieces, log_probs[place, 0, : len(ids)].tolist()))
         return found
 
-    def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """Return the most tokens that sources of these lengths may be answered with."""
-        return self.panel.limit(lengths, self.length)
-
     @torch.no_grad()
     def _answer(
         self,
@@ -293,7 +313,7 @@ class Transducer:
         beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1
         batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
         sources = [self.panel.stack(encoded, batch) for batch in batches]
-        keys = [torch.tensor([_key(lines[asked[row]]) for row in batch]) for batch in batches]
+        keys = [torch.tensor([key(lines[asked[row]]) for row in batch]) for batch in batches]
         answered = self._found(search, scorer, sources, keys)
         for batch, read, found in zip(batches, sources, answered, strict=True):
             maps = self._maps(read, found) if attention else (None, None)
@@ -322,8 +342,8 @@ class Transducer:
     ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
         batches = (
-            self.panel.batch(scorer, read, key, self.length)
-            for read, key in zip(sources, keys, strict=True)
+            self.panel.batch(scorer, read, own, self.length)
+            for read, own in zip(sources, keys, strict=True)
         )
         if isinstance(search, StepwiseSearch):
             return answers(search, scorer, batches, self.rows)
@@ -347,12 +367,19 @@ class Transducer:
         target = Target(
             self.target.encode,
             lambda: Texts(tokeniser.texts(), tokeniser.spaced),
-            self.limit,
+            partial(self.panel.limit, length=self.length),
             self.device,
         )
         wanted = self.constraints if constraints is None else constraints
+        if wanted and self.target.blueprint.reverse:
+            raise Problem(
+                "they are for texts from left to right, and this model writes from right to left; "
+                "leave them out, or let it rerank the answers of one that obeys them",
+                "constraints",
+            )
         built = [constraint.build(target) for constraint in wanted]
-        return constrained(self.length.over(self.panel.scorer), built)
+        own = [] if self.panel.reads else [Continuation()]
+        return constrained(self.length.over(self.panel.scorer), [*own, *built])
 
     def _maps(
         self, inputs: Mapping[str, Sequences], found: Hypotheses
@@ -368,9 +395,3 @@ class Transducer:
         blueprint = self.bundle.blueprint.model
         kinds = f"{blueprint.encoder.kind} encoder, {blueprint.decoder.kind} decoder"
         return f"Transducer({kinds}, {size / 1e6:.1f} M parameters, {self.search})"
-
-
-def _key(text: str) -> int:
-    """Return what the samples for a text depend on: the same for the same text, wherever asked."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -24,7 +24,7 @@ FLOORS: Final = (
     {"bundle", "explain", "experiment"},
     {"panel", "document"},
     {"transducer"},
-    {"bayes_risk"},
+    {"bayes_risk", "rerank"},
     {"recipe"},
     {"quickstart"},
     {"cli"},

@@ -153,7 +153,8 @@ FURTHER: list[Part] = [
 ]
 
 
-ENCODERS = named([*variants(EncoderBlueprint), *FURTHER[:2]])
+READERS = [part for part in variants(EncoderBlueprint) if part.kind != "none"]
+ENCODERS = named([*READERS, *FURTHER[:2]])
 DECODERS = named([*variants(DecoderBlueprint), *FURTHER[2:]])
 HEADS = named(variants(HeadBlueprint))
 
