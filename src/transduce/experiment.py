@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from transduce.blueprint import Blueprint
+from transduce.data.monolingual import MonolingualBlueprint
 from transduce.data.read import CorpusBlueprint
 from transduce.data.store import LimitsBlueprint
 from transduce.data.stream import BatchBlueprint
@@ -21,6 +22,8 @@ from transduce.text.codec import TextBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Setting
+
+CORPORA = (MonolingualBlueprint,)  # beside those of the slot's own file
 
 
 class DataBlueprint(Blueprint):
@@ -149,5 +152,32 @@ class Experiment(Blueprint):
             raise ValueError(
                 "model.tie: all makes one table of both sides, which needs one vocabulary; set "
                 "text.joint: true, or model.tie: output"
+            )
+        return self
+
+    @property
+    def one_vocabulary(self) -> bool:
+        """Whether one vocabulary serves both sides, or there is one side alone."""
+        return self.text.joint or not self.model.encoder.reads
+
+    @model_validator(mode="after")
+    def _reads_what_there_is(self) -> Experiment:
+        reads = self.model.encoder.reads
+        corpora = {"train": self.data.train, "dev": self.data.dev, "test": self.data.test}
+        for name, corpus in corpora.items():
+            if corpus is not None and reads and not corpus.paired:
+                raise ValueError(
+                    f"data.{name}: {corpus.kind} text has no sources that the encoder could read; "
+                    "give pairs, or set model.encoder: none for a language model"
+                )
+            if corpus is not None and corpus.paired and not reads:
+                raise ValueError(
+                    f"data.{name}: a model without an encoder reads no sources; give text alone: "
+                    "{kind: monolingual, path: FILE}"
+                )
+        if not reads and self.validation.choose_by == "metric":
+            raise ValueError(
+                "validation.choose_by: a language model has no answers that metrics could score; "
+                "set it to loss"
             )
         return self

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -31,6 +31,8 @@ class Row(NamedTuple):
 
 class CorpusBlueprint(Part):
     """Slot for a corpus: where it is, and what to do where it is faulty."""
+
+    paired: ClassVar[bool] = True  # every text has a source
 
     group: bool = False
     """make one example, with several references, of all rows with the same source; for dev and
@@ -118,7 +120,8 @@ def _grouped(rows: Iterable[Row]) -> Iterator[Row]:
         yield Row(group[0].source, tuple(line for row in group for line in row.references))
 
 
-def _several(names: str | tuple[str, ...]) -> tuple[str, ...]:
+def several(names: Names) -> tuple[str, ...]:
+    """Return one name, or several, as several."""
     return (names,) if isinstance(names, str) else names
 
 
@@ -133,7 +136,7 @@ class ParallelBlueprint(CorpusBlueprint):
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (self.source, *_several(self.target))
+        return (self.source, *several(self.target))
 
     def rows(self, base: Path) -> Iterator[Row]:
         paths = [base / name for name in self.files]
@@ -167,7 +170,7 @@ class TableBlueprint(CorpusBlueprint):
 
     @property
     def files(self) -> tuple[str, ...]:
-        return _several(self.path)
+        return several(self.path)
 
     @abstractmethod
     def cells(self, path: Path) -> Iterator[Cells | Fault]:
@@ -279,7 +282,7 @@ class JsonlBlueprint(CorpusBlueprint):
 
     @property
     def files(self) -> tuple[str, ...]:
-        return _several(self.path)
+        return several(self.path)
 
     def rows(self, base: Path) -> Iterator[Row | Fault]:
         for name in self.files:

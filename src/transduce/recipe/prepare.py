@@ -22,7 +22,8 @@ from transduce.data.store import prepare as encode
 from transduce.data.stream import by_length
 from transduce.experiment import Experiment
 from transduce.problem import Problem
-from transduce.text.codec import TextCodec, learn_codecs
+from transduce.recipe.vocabularies import vocabularies
+from transduce.text.codec import TextCodec
 from transduce.train.progress import Show
 
 FREE = (  # settings that may change between the parts of a run without making it another run
@@ -107,7 +108,8 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
             "teaches the model to copy new words; raise min_count in text.source.tokens"
         )
     examples = [dev.example(index) for index in range(dev.examples)]
-    return Prepared(codecs, train, dev, examples, test, counts, _longest(train))
+    longest = _longest(train, experiment.model.encoder.reads)
+    return Prepared(codecs, train, dev, examples, test, counts, longest)
 
 
 def _counts(store: Store) -> dict[str, Any]:
@@ -220,14 +222,15 @@ def _codecs(
     kept = run / "text" if run else None
     if kept and kept.exists():
         folder.verify(kept)
-        return bundle.load_codecs(kept, experiment.text.joint)
-    show.say("learning the vocabulary")
+        return bundle.load_codecs(kept, experiment.one_vocabulary)
+    show.say("taking the vocabulary" if experiment.text.of else "learning the vocabulary")
     corpus = experiment.data.train
     sources = (example.sources["source"] for example in corpus.read(base, Skipped()))
     targets = (text for example in corpus.read(base, Skipped()) for text in example.references)
-    codecs = learn_codecs(experiment.text, sources, targets)
+    codecs = vocabularies(experiment, sources, targets)
     if kept:
-        folder.write(kept, lambda fresh: bundle.save_codecs(fresh, codecs, experiment.text.joint))
+        joint = experiment.one_vocabulary
+        folder.write(kept, lambda fresh: bundle.save_codecs(fresh, codecs, joint))
     return codecs
 
 
@@ -238,7 +241,12 @@ def _tell(name: str, skipped: Skipped, show: Show) -> None:
         show.say(f"warning: {name}: {count} skipped ({reason}): {', '.join(places[:5])}")
 
 
-def _longest(store: Store) -> tuple[float, int]:
-    """Return how long an answer can get: all but one in a thousand training examples, and ten."""
+def _longest(store: Store, reads: bool) -> tuple[float, int]:
+    """Return how long an answer can get: all but one in a thousand training examples, and ten.
+
+    What a language model adds to a beginning does not depend on how long that is.
+    """
     source, target = store.lengths(np.arange(len(store)))
+    if not reads:
+        return 1.0, int(np.quantile(target, 0.999)) + 10
     return float(np.quantile(target / source, 0.999)), 10

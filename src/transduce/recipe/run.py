@@ -72,7 +72,7 @@ class Run:
                 search=experiment.search,
                 length=experiment.length,
                 constraints=experiment.constraints,
-                joint=experiment.text.joint,
+                joint=experiment.one_vocabulary,
                 longest=prepared.longest,
             ),
             prepared.codecs,
@@ -223,7 +223,7 @@ class Run:
             "best": best,
             "seconds": self.state.seconds,
         }
-        examples = self.dev_sample()
+        examples = self.dev_sample() if found.predictions else []
         samples = sample_records(self.state.step, examples, found.predictions, setting.samples)
         self._note(record)
         for sample in samples:
@@ -238,6 +238,8 @@ class Run:
         setting = self.experiment.validation
         batches_ = self.prepared.dev_batches()
         dev_loss = loss(self.bundle.model, batches_, self.plan.device, self.plan.precision)
+        if not self.experiment.model.encoder.reads:
+            return Validation(*judge(dev_loss, [], [], setting.choose_by), [])
         predictions, scores = predict_and_score(
             self.transducer, self.dev_sample(), self.metrics, setting.search
         )

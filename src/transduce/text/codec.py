@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import model_validator
 
@@ -16,6 +17,8 @@ from transduce.problem import Problem
 from transduce.text.normalise import NormaliserBlueprint
 from transduce.text.tokenise import SentencePieceBlueprint, Tokeniser, TokeniserBlueprint
 from transduce.text.vocabulary import BOS, EOS, UNK
+
+T = TypeVar("T")
 
 UNKNOWN = "⁇"  # how a symbol that stands for no text is shown
 
@@ -27,11 +30,16 @@ class CodecBlueprint(Blueprint):
     """how texts are made alike"""
     tokens: TokeniserBlueprint = SentencePieceBlueprint()
     """how texts are cut into pieces"""
+    reverse: bool = False
+    """number the pieces from the last to the first: a model then writes from right to left"""
 
 
 class TextBlueprint(Blueprint):
     """How the texts of both sides become numbers."""
 
+    of: str | None = None
+    """folder of a run whose vocabularies are taken, none is learned; for models that are to answer
+    together"""
     source: CodecBlueprint = CodecBlueprint()
     """the side that is read"""
     target: CodecBlueprint | None = None
@@ -43,6 +51,12 @@ class TextBlueprint(Blueprint):
     def _has_one_meaning(self) -> TextBlueprint:
         if self.joint and self.target is not None:
             raise ValueError("a joint vocabulary has the source's settings; leave target out")
+        return self
+
+    @model_validator(mode="after")
+    def _is_learned_or_taken(self) -> TextBlueprint:
+        if self.of is not None and (self.source != CodecBlueprint() or self.target is not None):
+            raise ValueError("of: a vocabulary that is taken has its settings; leave yours out")
         return self
 
 
@@ -87,7 +101,7 @@ class TextCodec:
 
     def encode(self, text: str) -> list[int]:
         """Return the symbols of a text, without BOS and EOS."""
-        return self._ids(self.tokeniser.pieces(self.blueprint.normalise(text)))
+        return self._ids(self._ordered(self.tokeniser.pieces(self.blueprint.normalise(text))))
 
     def alternatives(self, text: str, count: int, seed: int) -> list[list[int]]:
         """Return ``count`` encodings: that of ``encode``, then others drawn at random.
@@ -95,11 +109,11 @@ class TextCodec:
         The draws are a function of the text and the seed (subword regularisation, Kudo 2018).
         """
         ways = self.tokeniser.alternatives(self.blueprint.normalise(text), count, seed)
-        return [self._ids(pieces) for pieces in ways]
+        return [self._ids(self._ordered(pieces)) for pieces in ways]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of symbols; BOS and EOS are no text, an unknown symbol shows as ⁇."""
-        kept = [id for id in ids if id not in (BOS, EOS)]
+        kept = self._ordered([id for id in ids if id not in (BOS, EOS)])
         pieces = self.pieces(kept)
         shown = [UNKNOWN if id == UNK else piece for id, piece in zip(kept, pieces, strict=True)]
         return self.tokeniser.text(shown)
@@ -128,6 +142,10 @@ class TextCodec:
             piece if id < self.size else self.new[id - self.size]
             for id, piece in zip(ids, known, strict=True)
         ]
+
+    def _ordered(self, found: list[T]) -> list[T]:
+        """Turn pieces around if they are numbered from the last to the first, and back."""
+        return found[::-1] if self.blueprint.reverse else found
 
     def _ids(self, pieces: list[str]) -> list[int]:
         ids = self.tokeniser.vocabulary.ids(pieces)
@@ -165,7 +183,9 @@ class TextCodec:
         return cls(blueprint, blueprint.tokens.load(learned, str(path)))
 
     def _files(self) -> list[tuple[str, bytes]]:
-        settings = self.blueprint.model_dump_json(indent=2) + "\n"
+        # What is not set is left out, so that codecs have the fingerprints that they always had.
+        plain = set() if self.blueprint.reverse else {"reverse"}
+        settings = self.blueprint.model_dump_json(indent=2, exclude=plain) + "\n"
         learned = self.tokeniser.to_bytes()
         return [("json", settings.encode()), (self.blueprint.tokens.suffix, learned)]
 
