@@ -27,14 +27,18 @@ def confident(model: Transducer, results: Sequence[Result], alternatives: int = 
     The ``confidence`` of a token is its calibrated probability behind what stands before it:
     log-probabilities are divided by the model's temperature and normalised again (Guo 2017). Of
     each place the ``alternatives`` likeliest tokens are named, with theirs. So are those of the
-    next best answers, where a result has some. Nothing else changes: no score, and no rank.
+    next best answers, and of the sentences of a document. Nothing else changes: no score, no rank.
     """
-    groups = [[result, *result.alternatives] for result in results]
+    groups = [list(one.sentences) or [one, *one.alternatives] for one in results]
     known = iter(_looked_at(model, [one for group in groups for one in group], alternatives))
     found = []
-    for group in groups:
-        best, *others = (next(known) for _ in group)
-        found.append(replace(best, alternatives=tuple(others)))
+    for result, group in zip(results, groups, strict=True):
+        best, *others = looked = [next(known) for _ in group]
+        if result.sentences:
+            tokens = tuple(token for sentence in looked for token in sentence.tokens)
+            found.append(replace(result, tokens=tokens, sentences=tuple(looked)))
+        else:
+            found.append(replace(best, alternatives=tuple(others)))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from copy import copy
 
@@ -137,6 +138,14 @@ class Panel:
             found.append(ids)
         return found
 
+    def fits(self, source: str, most: int | None = None) -> bool:
+        """Whether every model can read a source, which has ``most`` symbols at most."""
+        for bundle in self.bundles:
+            limits = [x for x in (bundle.model.longest["source"], most) if x is not None]
+            if limits and len(bundle.codecs["source"].encode(source)) >= min(limits):
+                return False
+        return True
+
     def stack(
         self, read: Sequence[list[list[int]]], rows: Int[np.ndarray, "B"]
     ) -> dict[str, Sequences]:
@@ -183,3 +192,9 @@ class Panel:
         panels = (self, *self.languages)
         counts = [one.model.longest["target"] for panel in panels for one in panel.bundles]
         return [count for count in counts if count is not None]
+
+
+def key(text: str) -> int:
+    """Return what the samples for a text depend on: the same for the same text, wherever asked."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -18,10 +18,11 @@ from torch import Tensor
 from transduce.blueprint import define
 from transduce.bundle import Bundle, is_bundle
 from transduce.data.stream import by_length
+from transduce.document import by_sentences
 from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
 from transduce.nn.packed import pack
-from transduce.panel import Panel
+from transduce.panel import Panel, key
 from transduce.problem import Problem
 from transduce.result import Result, Token, results_of
 from transduce.search.constrain import (
@@ -38,6 +39,7 @@ from transduce.search.score import force
 from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.sequences import Sequences
+from transduce.text.sentences import Sentences, Span, SplitBlueprint
 from transduce.text.vocabulary import BOS, EOS
 from transduce.train.memory import keep_freed_memory
 
@@ -212,6 +214,28 @@ class Transducer:
             yield from self._answer(block, chosen, scorer, False, first)
             first += len(block)
 
+    def document(
+        self,
+        text: str,
+        search: SearchBlueprint | None = None,
+        *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
+        split: SplitBlueprint | None = None,
+    ) -> Result:
+        """Answer a text of many sentences, each as if it were asked alone.
+
+        What stands between them stays there. ``sentences`` of the result are the answers, and the
+        ``span`` of each says where it stands in the text, and if it is a piece of a sentence that
+        was too long.
+        """
+        cut = partial(self.spans, split=split or Sentences())
+        answer = partial(self.predict, search=search, constraints=constraints)
+        return next(by_sentences([text], cut, answer))
+
+    def spans(self, text: str, split: SplitBlueprint) -> list[Span]:
+        """Return the sentences of a text, cut where they are longer than the model can read."""
+        return split.spans(text, partial(self.panel.fits, most=split.longest))
+
     @torch.no_grad()
     def stream(
         self, text: str, search: SearchBlueprint | None = None
@@ -234,7 +258,7 @@ class Transducer:
         read = self.panel.stack(
             [self.panel.read("source", "text 1", text, text)], np.zeros(1, np.int64)
         )
-        batch = self.panel.batch(scorer, read, torch.tensor([_key(text)]), self.length)
+        batch = self.panel.batch(scorer, read, torch.tensor([key(text)]), self.length)
         said = yield from codec.unfold(chosen.unfold(scorer, *batch))
         return EOS in said
 
@@ -274,10 +298,6 @@ class Transducer:
                 found[row] = tuple(map(Token, pieces, said, ids))
         return found
 
-    def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """Return the most tokens that sources of these lengths may be answered with."""
-        return self.panel.limit(lengths, self.length)
-
     @torch.no_grad()
     def _answer(
         self,
@@ -306,7 +326,7 @@ class Transducer:
         beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1
         batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
         sources = [self.panel.stack(encoded, batch) for batch in batches]
-        keys = [torch.tensor([_key(lines[asked[row]]) for row in batch]) for batch in batches]
+        keys = [torch.tensor([key(lines[asked[row]]) for row in batch]) for batch in batches]
         answered = self._found(search, scorer, sources, keys)
         for batch, read, found in zip(batches, sources, answered, strict=True):
             maps = self._maps(read, found) if attention else (None, None)
@@ -335,8 +355,8 @@ class Transducer:
     ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
         batches = (
-            self.panel.batch(scorer, read, key, self.length)
-            for read, key in zip(sources, keys, strict=True)
+            self.panel.batch(scorer, read, own, self.length)
+            for read, own in zip(sources, keys, strict=True)
         )
         if isinstance(search, StepwiseSearch):
             return answers(search, scorer, batches, self.rows)
@@ -356,7 +376,7 @@ class Transducer:
         target = Target(
             self.target.encode,
             lambda: Texts(tokeniser.texts(), tokeniser.spaced),
-            self.limit,
+            partial(self.panel.limit, length=self.length),
             self.device,
         )
         built = [constraint.build(target) for constraint in wanted]
@@ -378,9 +398,3 @@ class Transducer:
         blueprint = self.bundle.blueprint.model
         kinds = f"{blueprint.encoder.kind} encoder, {blueprint.decoder.kind} decoder"
         return f"Transducer({kinds}, {size / 1e6:.1f} M parameters, {self.search})"
-
-
-def _key(text: str) -> int:
-    """Return what the samples for a text depend on: the same for the same text, wherever asked."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -22,7 +22,7 @@ FLOORS: Final = (
     {"data", "models", "testing", "result"},
     {"train"},
     {"bundle", "explain", "experiment"},
-    {"panel"},
+    {"panel", "document"},
     {"transducer"},
     {"bayes_risk", "rerank", "confidence"},
     {"recipe"},

@@ -68,6 +68,16 @@ def test_next_best_answers_have_confidences_too(run: Path) -> None:
     assert all(one.confidence is not None for one in answer.alternatives)
 
 
+def test_a_document_is_as_sure_as_its_sentences(run: Path) -> None:
+    texts = ["abc! Dab!", "bcd"]
+    changes = ["split=sentences", "confidence=true"]
+    (sure, _), other = (row.split("\t") for row in predict(run, texts, changes, show=SHOW))
+    sentences = confident(Transducer.load(run), Transducer.load(run)(["abc!", "Dab!"]))
+    wanted = math.prod(one.confidence or 0.0 for one in sentences)
+    assert float(sure) == pytest.approx(wanted, abs=1e-4)
+    assert len(other) == 2
+
+
 def test_alternatives_at_each_place_are_the_likeliest_tokens(run: Path) -> None:
     model = Transducer.load(run)
     model.temperature = 2.5

@@ -185,7 +185,9 @@ def _same_experiment(experiment: Experiment, run: Path) -> None:
                 str(run),
             )
     run.mkdir(parents=True, exist_ok=True)
-    folder.write_text(path, blueprint.dump(experiment))
+    text = blueprint.dump(experiment)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        folder.write_text(path, text)
 
 
 def _same_data(store: Store, run: Path) -> None:

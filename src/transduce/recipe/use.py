@@ -14,6 +14,7 @@ from transduce.blueprint import Blueprint, override, read
 from transduce.bundle import is_bundle
 from transduce.confidence import confident
 from transduce.data.lines import read_lines
+from transduce.document import by_sentences, unfold
 from transduce.evaluate import (
     BleuBlueprint,
     ChrfBlueprint,
@@ -31,6 +32,7 @@ from transduce.search.constrain import ConstraintBlueprint
 from transduce.search.ensemble import Average
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
+from transduce.text.sentences import SplitBlueprint
 from transduce.train.progress import Show
 from transduce.transducer import Transducer
 
@@ -86,6 +88,8 @@ class PredictBlueprint(AskBlueprint):
     """choose among several answers by a metric; null takes the best of the search"""
     rerank: RerankBlueprint | None = None
     """choose among several answers by what other models say; null takes the best of the search"""
+    split: SplitBlueprint | None = None
+    """answer each sentence of a line by itself; null answers lines"""
 
     @model_validator(mode="after")
     def _chooses_once(self) -> PredictBlueprint:
@@ -116,6 +120,19 @@ class PredictBlueprint(AskBlueprint):
         Raises:
             Problem: more are wanted than there are candidates, or the search finds one answer only.
         """
+        if self.split is None:
+            yield from self._answers(model, lines, best, ahead)
+            return
+        if best > 1:
+            raise Problem(
+                "a document has one answer, not several; ask for one, or leave split out", "split"
+            )
+        cut = partial(model.spans, split=self.split)
+        yield from by_sentences(lines, cut, partial(self._answers, model, best=1, ahead=ahead))
+
+    def _answers(
+        self, model: Transducer, lines: Iterable[str], best: int, ahead: int
+    ) -> Iterator[Result]:
         choice = self.risk or self.rerank
         count = choice.candidates if choice else best
         if best > count:
@@ -173,16 +190,19 @@ def predict(
     """
     model, setting = _asked(run, changes, parts)
     results = setting.answers(model, lines, best, ahead)
-    cut, none, unproven = list[int](), list[int](), list[int]()
+    cut, none, unproven, pieces = list[int](), list[int](), list[int](), list[int]()
     for number, result in enumerate(results, 1):
         if not result.finished:
             (cut if result.tokens else none).append(number)
         if result.bound is not None and not result.proven:
             unproven.append(number)
+        if any(sentence.span and not sentence.span.whole for sentence in result.sentences):
+            pieces.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores, setting.confidence)
     _warn_unfinished(cut, none, setting, show)
     _warn(unproven, "are not proven to be the best", show)
+    _warn(pieces, "come from pieces of sentences that were too long", show)
 
 
 def stream(
@@ -200,7 +220,11 @@ def stream(
             raise Problem("it is about whole answers, which cannot be shown as they grow", name)
     cut, none = list[int](), list[int]()
     for number, line in enumerate(lines, 1):
-        finished, shown = yield from _on_one_line(model.stream(line, setting.search))
+        bits = model.stream(line, setting.search)
+        if setting.split is not None:
+            each = partial(model.stream, search=setting.search)
+            bits = unfold(line, model.spans(line, setting.split), each)
+        finished, shown = yield from _on_one_line(bits)
         if not finished:
             (cut if shown else none).append(number)
         yield "\n"

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from transduce import tree
 from transduce.search.hypotheses import Hypotheses
-from transduce.search.interface import SearchBlueprint
+from transduce.search.interface import SearchBlueprint, require_room
 from transduce.search.scorer import Scorer, quote
 from transduce.search.top import top
 
@@ -75,8 +75,7 @@ class DraftedSearch(SearchBlueprint):
         self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"], limit: Int[Tensor, "B"]
     ) -> Iterator[Iterator[Certain]]:
         """Yield the growing answer to each source."""
-        if limit.min() < 1:
-            raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
+        require_room(limit)
         drafts, state = self.proposers(scorer, memory, prompt), scorer.start(memory)
         for row, (most, propose) in enumerate(zip(limit.tolist(), drafts, strict=True)):
             alone = tree.keep(state, torch.tensor([row], device=limit.device), 1)
