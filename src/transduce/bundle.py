@@ -49,6 +49,8 @@ class BundleBlueprint(Blueprint):
     """what its answers have to obey"""
     joint: bool = False
     """one codec serves both sides"""
+    temperature: float = Field(1.0, gt=0)
+    """divisor of log-probabilities that makes confidences of them; nothing else depends on it"""
     longest: tuple[float, int]
     """the most target tokens where length says nothing: this many for each source token, and this
     many more"""

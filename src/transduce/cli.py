@@ -277,6 +277,20 @@ def evaluate(
         typer.echo(str(score))
 
 
+@app.command()
+def calibrate(
+    run: Run,
+    data: Annotated[
+        list[Path], typer.Option(help="Held out: a table, or twice for two text files.")
+    ],
+    parts: Parts = None,
+) -> None:
+    """Fit confidences to held-out data, and keep what they need with the model."""
+    from transduce.recipe.calibrate import calibrate
+
+    typer.echo(calibrate(run, data, parts or ()))
+
+
 def _search(beam: int | None, greedy: bool) -> Sequence[str]:
     if beam and greedy:
         raise Problem("choose one of them", "--beam, --greedy")

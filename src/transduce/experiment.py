@@ -144,6 +144,11 @@ class Experiment(Blueprint):
                     f"{key}: {search.kind} takes symbols of the source for the answer, which needs "
                     f"one vocabulary; set text.joint: true, or {key}: greedy"
                 )
+            if search.aided:
+                raise ValueError(
+                    f"{key}: {search.kind} asks a smaller model as well, and a run has none; "
+                    f"set {key}: greedy, and name the other to predict: drafter=RUN"
+                )
         return self
 
     @model_validator(mode="after")

@@ -71,6 +71,8 @@ class Transducer:
         self.search = bundle.blueprint.search
         self.length = bundle.blueprint.length  # of answers; another may be set
         self.constraints = bundle.blueprint.constraints
+        # of confidences; that of one model is not that of several
+        self.temperature = 1.0 if beside else bundle.blueprint.temperature
 
     @classmethod
     def load(
@@ -107,11 +109,11 @@ class Transducer:
         Each reads a text in its own way; search and limits are this one's.
 
         Raises:
-            Problem: a target vocabulary is not that of this model, or a language model is fused
-                with one of them already.
+            Problem: a target vocabulary is not that of this model, or one of them is accompanied
+                already.
         """
-        if any(one.panel.languages for one in (self, *others)):
-            raise Problem("put the models together first, then the language model beside them")
+        if any(one.panel.languages or one.panel.drafter for one in (self, *others)):
+            raise Problem("put the models together first, then others beside them all")
         beside = [
             *self.panel.bundles[1:],
             *(bundle for other in others for bundle in other.panel.bundles),
@@ -128,7 +130,17 @@ class Transducer:
             Problem: it is no language model, or of another target vocabulary.
         """
         made = copy(self)
-        made.panel = self.panel.fused(language.panel, weight)
+        made.panel, made.temperature = self.panel.fused(language.panel, weight), 1.0
+        return made
+
+    def with_draft_model(self, small: Transducer) -> Transducer:
+        """Return the transducer with a smaller one that drafts for its speculative search.
+
+        Raises:
+            Problem: it is several models, or cannot write all that this one may.
+        """
+        made = copy(self)
+        made.panel = self.panel.aided(small.panel)
         return made
 
     @overload
@@ -282,7 +294,8 @@ class Transducer:
             for place, row in enumerate(batch):
                 ids = wanted[row]
                 pieces = self.target.reading(sources[row], self.panel.slots).pieces(ids)
-                found[row] = tuple(map(Token, pieces, log_probs[place, 0, : len(ids)].tolist()))
+                said = log_probs[place, 0, : len(ids)].tolist()
+                found[row] = tuple(map(Token, pieces, said, ids))
         return found
 
     @torch.no_grad()
@@ -357,12 +370,8 @@ class Transducer:
         self, search: SearchBlueprint, constraints: Sequence[ConstraintBlueprint] | None = None
     ) -> Scorer:
         """Return what a search asks: the models, and what else an answer has to obey."""
-        if search.shares and not self.bundle.blueprint.joint:
-            raise Problem(
-                f"{search.kind} takes symbols of the source for the answer, and this model has a "
-                "vocabulary for each side; search greedily",
-                "search",
-            )
+        wanted = self.constraints if constraints is None else constraints
+        self.panel.admit(search, wanted)
         tokeniser = self.target.tokeniser
         target = Target(
             self.target.encode,
@@ -370,16 +379,10 @@ class Transducer:
             partial(self.panel.limit, length=self.length),
             self.device,
         )
-        wanted = self.constraints if constraints is None else constraints
-        if wanted and self.target.blueprint.reverse:
-            raise Problem(
-                "they are for texts from left to right, and this model writes from right to left; "
-                "leave them out, or let it rerank the answers of one that obeys them",
-                "constraints",
-            )
         built = [constraint.build(target) for constraint in wanted]
         own = [] if self.panel.reads else [Continuation()]
-        return constrained(self.length.over(self.panel.scorer), [*own, *built])
+        whole = constrained(self.length.over(self.panel.scorer), [*own, *built])
+        return self.panel.aid(whole) if search.aided else whole
 
     def _maps(
         self, inputs: Mapping[str, Sequences], found: Hypotheses

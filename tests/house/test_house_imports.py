@@ -24,7 +24,7 @@ FLOORS: Final = (
     {"bundle", "explain", "experiment"},
     {"panel", "document"},
     {"transducer"},
-    {"bayes_risk", "rerank"},
+    {"bayes_risk", "rerank", "confidence"},
     {"recipe"},
     {"quickstart"},
     {"cli"},
