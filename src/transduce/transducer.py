@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from transduce.data.stream import by_length
 from transduce.document import by_sentences
 from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
-from transduce.nn.packed import pack
+from transduce.nn.packed import NumberType, pack
 from transduce.panel import Panel, key
 from transduce.problem import Problem
 from transduce.result import Result, Token, results_of
@@ -76,15 +76,21 @@ class Transducer:
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str | None = None, parts: Sequence[str | Path] = ()
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        parts: Sequence[str | Path] = (),
+        precision: NumberType | Literal["auto"] = "fp32",
     ) -> Transducer:
         """Load a model folder, or the model of a run.
 
         ``parts`` are the Python files that define parts of it which do not come with the package.
-        No other file is run. The process keeps memory that it frees from now on.
+        No other file is run. The process keeps memory that it frees from now on. ``precision``
+        says in which numbers a CPU multiplies by weights (``transduce.nn.packed``).
 
         Raises:
-            Problem: there is none, it is damaged, or it has parts that nothing here defines.
+            Problem: there is none, it is damaged, or it has parts that nothing here defines; or the
+                precision is not to be had here.
         """
         path = Path(folder)
         for file in [parts] if isinstance(parts, str) else parts:
@@ -97,7 +103,7 @@ class Transducer:
             path = path / "model"
         loaded = cls(Bundle.load(path), torch.device(device) if device else None)
         # It will only predict from now on: on a CPU both are worth a tenth of the time.
-        pack(loaded.model)
+        pack(loaded.model, precision)
         keep_freed_memory()
         return loaded
 

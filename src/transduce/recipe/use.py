@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
@@ -23,6 +23,7 @@ from transduce.evaluate import (
 )
 from transduce.evaluate import evaluate as score_texts
 from transduce.experiment import Experiment
+from transduce.nn.packed import NumberType, pack
 from transduce.problem import Problem
 from transduce.recipe.calibrate import CalibrationBlueprint
 from transduce.recipe.choose import RerankBlueprint, RiskBlueprint, by_block
@@ -53,12 +54,19 @@ class AskBlueprint(Blueprint):
 
     ensemble: EnsembleBlueprint | None = None
     """other models to ask as well; null for none"""
+    precision: NumberType | Literal["auto"] = "fp32"
+    """numbers in which a CPU multiplies by large weights: fp32, bf16, int8, or auto: if it gains"""
 
     def joined(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
         """Return the model, together with those of the ensemble."""
+        if self.precision != "fp32":
+            pack(model.model, self.precision)
         if self.ensemble is None:
             return model
-        others = [Transducer.load(run, parts=parts) for run in self.ensemble.runs]
+        others = [
+            Transducer.load(run, parts=parts, precision=self.precision)
+            for run in self.ensemble.runs
+        ]
         return model.ensemble(others, self.ensemble.average)
 
 
