@@ -12,6 +12,10 @@ from transduce.search.constrain.constraint import (
     Texts,
     constrained,
 )
+from transduce.search.constrain.context_free import Grammar
+from transduce.search.constrain.expression import Nfa
+from transduce.search.constrain.grammar import GrammarBlueprint
+from transduce.search.constrain.language import Language, holds
 from transduce.search.constrain.match import MatchBlueprint, Matching
 from transduce.search.constrain.phrases import ForbiddenBlueprint, forbid
 from transduce.search.constrain.prefix import ForcedPrefix, PrefixBlueprint, opening
@@ -30,8 +34,12 @@ __all__ = [
     "ConstraintBlueprint",
     "ForbiddenBlueprint",
     "ForcedPrefix",
+    "Grammar",
+    "GrammarBlueprint",
+    "Language",
     "MatchBlueprint",
     "Matching",
+    "Nfa",
     "NoRepeat",
     "NoRepeatBlueprint",
     "PrefixBlueprint",
@@ -43,6 +51,7 @@ __all__ = [
     "Texts",
     "constrained",
     "forbid",
+    "holds",
     "only",
     "opening",
 ]
