@@ -7,6 +7,8 @@ the folder and refuses a folder of which one bit was changed.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -163,3 +165,30 @@ def load_codecs(source: Path, joint: bool) -> dict[str, TextCodec]:
 def is_bundle(path: Path) -> bool:
     """Whether a folder looks like a model folder."""
     return (path / BLUEPRINT).is_file()
+
+
+def model_folder(path: Path) -> Path:
+    """Return the model folder that is meant by the folder of a run or of a model.
+
+    Raises:
+        Problem: there is none.
+    """
+    if is_bundle(path):
+        return path
+    folder.recover(path / "model")
+    if not (path / "model").exists():
+        missing = "holds no trained model yet" if path.is_dir() else "no such folder"
+        raise Problem(f"{missing}; give the folder of a run or of a model", str(path))
+    return path / "model"
+
+
+def fingerprint(source: Path) -> str:
+    """Return a SHA-256 of what a model folder answers by: weights, codecs and architecture.
+
+    Its card, and how it is meant to be searched, may change.
+    """
+    facts = folder.read_json(source / folder.MANIFEST)["files"]
+    hashes = {name: of["sha256"] for name, of in facts.items() if name not in (CARD, BLUEPRINT)}
+    model = folder.read_json(source / BLUEPRINT)["model"]
+    whole = json.dumps([hashes, model], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()

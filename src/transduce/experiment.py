@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from transduce.adapt import StartBlueprint
 from transduce.blueprint import Blueprint
 from transduce.data.read import CorpusBlueprint
 from transduce.data.store import LimitsBlueprint
@@ -105,6 +106,8 @@ class Experiment(Blueprint):
     """Python files of your own that define further parts"""
     data: DataBlueprint
     """what to learn from"""
+    start: StartBlueprint | None = None
+    """a trained model to begin from; null begins from nothing"""
     text: TextBlueprint = TextBlueprint()
     """how text becomes numbers"""
     model: ModelBlueprint = ModelBlueprint()
@@ -124,9 +127,14 @@ class Experiment(Blueprint):
     published: tuple[PublishedBlueprint, ...] = ()
     """scores of others on the same test set, to be shown beside ours"""
 
+    @property
+    def _joint(self) -> bool:
+        """Whether one vocabulary is known to serve both sides, or will be when the base is read."""
+        return self.text.joint or (self.start is not None and "text" not in self.model_fields_set)
+
     @model_validator(mode="after")
     def _copies_what_both_sides_have(self) -> Experiment:
-        if self.model.head.copies and not self.text.joint:
+        if self.model.head.copies and not self._joint:
             raise ValueError(
                 f"model.head: {self.model.head.kind} copies symbols of the source, which needs one "
                 "vocabulary; set text.joint: true, or model.head: linear"
@@ -136,7 +144,7 @@ class Experiment(Blueprint):
     @model_validator(mode="after")
     def _shares_what_both_sides_have(self) -> Experiment:
         for key, search in (("search", self.search), ("validation.search", self.validation.search)):
-            if search.shares and not self.text.joint:
+            if search.shares and not self._joint:
                 raise ValueError(
                     f"{key}: {search.kind} takes symbols of the source for the answer, which needs "
                     f"one vocabulary; set text.joint: true, or {key}: greedy"
@@ -145,7 +153,7 @@ class Experiment(Blueprint):
 
     @model_validator(mode="after")
     def _ties_what_is_one(self) -> Experiment:
-        if self.model.tie == "all" and not self.text.joint:
+        if self.model.tie == "all" and not self._joint:
             raise ValueError(
                 "model.tie: all makes one table of both sides, which needs one vocabulary; set "
                 "text.joint: true, or model.tie: output"

@@ -15,10 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transduce.blueprint import define
-from transduce.bundle import Bundle, is_bundle
+from transduce.bundle import Bundle, model_folder
 from transduce.data.stream import by_length
 from transduce.explain.reading import copying, source_attention
-from transduce.folder import recover
 from transduce.nn.packed import pack
 from transduce.panel import Panel
 from transduce.problem import Problem
@@ -75,16 +74,11 @@ class Transducer:
         Raises:
             Problem: there is none, it is damaged, or it has parts that nothing here defines.
         """
-        path = Path(folder)
         for file in [parts] if isinstance(parts, str) else parts:
             define(Path(file))
-        if not is_bundle(path):
-            recover(path / "model")
-            if not (path / "model").exists():
-                missing = "holds no trained model yet" if path.is_dir() else "no such folder"
-                raise Problem(f"{missing}; give the folder of a run or of a model", str(folder))
-            path = path / "model"
-        loaded = cls(Bundle.load(path), torch.device(device) if device else None)
+        loaded = cls(
+            Bundle.load(model_folder(Path(folder))), torch.device(device) if device else None
+        )
         # It will only predict from now on: on a CPU both are worth a tenth of the time.
         pack(loaded.model)
         keep_freed_memory()

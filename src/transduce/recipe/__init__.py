@@ -11,6 +11,7 @@ from transduce.folder import alone
 from transduce.recipe.finish import finish
 from transduce.recipe.prepare import prepare
 from transduce.recipe.run import Run
+from transduce.recipe.start import resolve
 from transduce.train.progress import Show, duration
 from transduce.train.signals import listening
 
@@ -24,6 +25,7 @@ def train(experiment: Experiment, base: Path, folder: Path, show: Show) -> int:
     Raises:
         Problem: something in the experiment, the data or the folder has to be put right.
     """
+    experiment = resolve(experiment, base)
     if experiment.train.threads:
         torch.set_num_threads(experiment.train.threads)
     torch.manual_seed(experiment.seed)

@@ -18,6 +18,7 @@ from transduce.experiment import Experiment
 from transduce.recipe.card import card
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, environment
+from transduce.recipe.start import begin
 from transduce.recipe.validate import (
     Validation,
     judge,
@@ -71,6 +72,8 @@ class Run:
             ),
             prepared.codecs,
         )
+        for line in begin(self.bundle.model, prepared.codecs, experiment, folder_):
+            show.say(line)
         check_lengths(self.bundle.model.longest, prepared)
         model = self.bundle.model.to(place)
         self.transducer = Transducer(self.bundle, place)
