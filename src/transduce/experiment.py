@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from transduce.adapt import StartBlueprint
+from transduce.adapt import AdaptBlueprint, StartBlueprint
 from transduce.blueprint import Blueprint
 from transduce.data.read import CorpusBlueprint
 from transduce.data.store import LimitsBlueprint
@@ -108,6 +108,8 @@ class Experiment(Blueprint):
     """what to learn from"""
     start: StartBlueprint | None = None
     """a trained model to begin from; null begins from nothing"""
+    adapt: AdaptBlueprint | None = None
+    """what is added to that model and learns alone; null lets all of it learn"""
     text: TextBlueprint = TextBlueprint()
     """how text becomes numbers"""
     model: ModelBlueprint = ModelBlueprint()
@@ -131,6 +133,33 @@ class Experiment(Blueprint):
     def _joint(self) -> bool:
         """Whether one vocabulary is known to serve both sides, or will be when the base is read."""
         return self.text.joint or (self.start is not None and "text" not in self.model_fields_set)
+
+    @model_validator(mode="after")
+    def _adapts_what_is_there(self) -> Experiment:
+        if self.adapt is None:
+            return self
+        whole = self.start and (self.start.take, self.start.vocabulary)
+        if whole != (StartBlueprint(run="").take, "keep"):
+            raise ValueError(
+                f"adapt: {self.adapt.kind} is added to a whole model that is trained already; "
+                "name it in start.run, and leave start.take and start.vocabulary out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _spares_what_was_learned(self) -> Experiment:
+        optimiser = self.train.optimiser
+        if optimiser.frozen and self.start is None:
+            raise ValueError(
+                "train.optimiser.frozen: a run that begins from nothing would keep random weights; "
+                "say start.run, or leave it out"
+            )
+        if optimiser.frozen and self.adapt is not None:
+            raise ValueError(
+                f"train.optimiser.frozen: nothing but the {self.adapt.kind} learns anyway; "
+                "leave it out, or say where to adapt by adapt.parts"
+            )
+        return self
 
     @model_validator(mode="after")
     def _copies_what_both_sides_have(self) -> Experiment:

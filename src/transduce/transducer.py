@@ -64,21 +64,26 @@ class Transducer:
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str | None = None, parts: Sequence[str | Path] = ()
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        parts: Sequence[str | Path] = (),
+        base: str | Path | None = None,
     ) -> Transducer:
         """Load a model folder, or the model of a run.
 
         ``parts`` are the Python files that define parts of it which do not come with the package.
-        No other file is run. The process keeps memory that it frees from now on.
+        No other file is run. ``base`` is the model that an adapter was made for, if it has moved.
+        The process keeps memory that it frees from now on.
 
         Raises:
             Problem: there is none, it is damaged, or it has parts that nothing here defines.
         """
         for file in [parts] if isinstance(parts, str) else parts:
             define(Path(file))
-        loaded = cls(
-            Bundle.load(model_folder(Path(folder))), torch.device(device) if device else None
-        )
+        beneath = None if base is None else model_folder(Path(base))
+        bundle = Bundle.load(model_folder(Path(folder)), beneath)
+        loaded = cls(bundle, torch.device(device) if device else None)
         # It will only predict from now on: on a CPU both are worth a tenth of the time.
         pack(loaded.model)
         keep_freed_memory()

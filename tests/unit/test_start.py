@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from transduce import folder
 from transduce.adapt.start import Side, StartBlueprint, take
 from transduce.adapt.vocabulary import Rows, extend, rows
 from transduce.blueprint import parse
-from transduce.bundle import Bundle, fingerprint, model_folder
+from transduce.bundle import WEIGHTS, Bundle, fingerprint, model_folder
 from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe import train
@@ -115,6 +116,25 @@ def test_going_on_is_bit_for_bit_the_run_that_was_never_stopped(data: Path) -> N
     tune(data, "parts", schedule, "start.vocabulary=extend", "train.max_steps=6")
     parts = tune(data, "parts", schedule, "start.vocabulary=extend")
     assert digest(whole) == digest(parts)
+
+
+def test_thawing_goes_on_bit_for_bit_and_what_is_frozen_stays(data: Path) -> None:
+    slowly = ["train.optimiser.schedule.kind=inverse_sqrt", "train.optimiser.unfreeze_every=2"]
+    slowly += ["train.optimiser.layer_decay=0.8", "train.optimiser.frozen=[source_table]"]
+    whole = tune(data, "whole", *slowly)
+    tune(data, "parts", *slowly, "train.max_steps=6")
+    parts = tune(data, "parts", *slowly)
+    assert digest(whole) == digest(parts)
+    first, last = (load_file(whole / "checkpoints" / f"step-{n:07d}" / WEIGHTS) for n in (6, 12))
+    before = tensors(Bundle.load(data / "base" / "model").model)
+    assert same(
+        last["encoders.source.embedding.weight"], before["encoders.source.embedding.weight"]
+    )
+    late = "encoders.source.layers.0.feed_forward.0.weight"  # the fourth to begin: after update 6
+    assert same(first[late], before[late])
+    assert not same(last[late], before[late])
+    with pytest.raises(Problem, match="would keep random weights"):
+        parse(BASE, Experiment, "t", slowly)
 
 
 def test_a_run_goes_on_with_no_other_base(data: Path) -> None:

@@ -12,19 +12,11 @@ from torch import nn
 from transduce.adapt.vocabulary import Rows, fill_rows
 from transduce.blueprint import Blueprint
 from transduce.models.heads import LinearHead
+from transduce.models.pieces import Piece, belongs, parameters
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
 
 Side = Literal["source", "target"]
-Piece = Literal["encoder", "decoder", "head", "source_table", "target_table"]
-
-PREFIXES: Final[dict[Piece, str]] = {
-    "encoder": "encoders.",
-    "decoder": "decoder.",
-    "head": "head.",
-    "source_table": "encoders.source.embedding.",
-    "target_table": "decoder.embedding.",
-}
 SIDES: Final[dict[Piece, Side]] = {
     "encoder": "source",
     "decoder": "target",
@@ -69,8 +61,9 @@ def take(model: Seq2Seq, base: Seq2Seq, start: StartBlueprint, rows: Mapping[Sid
     by_symbol = {id(table): rows[side] for side, table in _tables(model)}
     met = set[Piece]()
     found = Taken([], [], [])
-    for names, parameter in _parameters(model):
-        known = [(piece, n) for n in names if n in theirs for piece in start.take if _of(n, piece)]
+    for names, parameter in parameters(model):
+        there = [name for name in names if name in theirs]
+        known = [(piece, name) for name in there for piece in start.take if belongs(name, piece)]
         met.update(piece for piece, _ in known)
         if known:
             piece, name = known[0]
@@ -78,8 +71,8 @@ def take(model: Seq2Seq, base: Seq2Seq, start: StartBlueprint, rows: Mapping[Sid
         (found.taken if known else found.new).append(names[0])
     if missing := [piece for piece in start.take if piece not in met]:
         raise Problem(f"the base and this model have no {missing[0]} in common", "start.take")
-    ours = {name for names, _ in _parameters(model) for name in names}
-    found.left.extend(names[0] for names, _ in _parameters(base) if ours.isdisjoint(names))
+    ours = {name for names, _ in parameters(model) for name in names}
+    found.left.extend(names[0] for names, _ in parameters(base) if ours.isdisjoint(names))
     return found
 
 
@@ -99,18 +92,6 @@ def _copy(
         parameter.copy_(there)
     else:
         fill_rows(parameter, there, rows)
-
-
-def _of(name: str, piece: Piece) -> bool:
-    return name.startswith(PREFIXES[piece])
-
-
-def _parameters(model: nn.Module) -> Iterator[tuple[list[str], nn.Parameter]]:
-    """Yield each parameter with all of its names."""
-    names: dict[int, tuple[list[str], nn.Parameter]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), ([], parameter))[0].append(name)
-    yield from names.values()
 
 
 def _tables(model: Seq2Seq) -> Iterator[tuple[Side, nn.Parameter]]:

@@ -18,7 +18,7 @@ from transduce.experiment import Experiment
 from transduce.recipe.card import card
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, environment
-from transduce.recipe.start import begin
+from transduce.recipe.start import addendum, begin
 from transduce.recipe.validate import (
     Validation,
     judge,
@@ -71,6 +71,7 @@ class Run:
                 longest=prepared.longest,
             ),
             prepared.codecs,
+            addendum(experiment),
         )
         for line in begin(self.bundle.model, prepared.codecs, experiment, folder_):
             show.say(line)

@@ -8,13 +8,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from transduce import folder
+from transduce.adapt import AdaptBlueprint
 from transduce.adapt.start import Side, StartBlueprint, Taken, take
 from transduce.adapt.vocabulary import Rows, extend, rows
-from transduce.bundle import Bundle, fingerprint, model_folder
+from transduce.bundle import ADAPTER, CARD, Addendum, Bundle, fingerprint, model_folder
 from transduce.experiment import Experiment
 from transduce.models.seq2seq import Seq2Seq
+from transduce.nn.addition import learned
 from transduce.problem import Problem
 from transduce.text.codec import TextBlueprint, TextCodec
+from transduce.train.checkpoint import tensors
 
 RECORD = "start.json"  # in the run folder: from what it began
 
@@ -29,7 +32,7 @@ def resolve(experiment: Experiment, base: Path) -> Experiment:
     if start is None:
         return experiment
     place = (base / start.run).resolve()
-    found = Bundle.load(model_folder(place))
+    found = _load(place)
     facts = {name: getattr(experiment, name) for name in Experiment.model_fields}
     facts["start"] = start.model_copy(update={"run": str(place)})
     if "model" not in experiment.model_fields_set:
@@ -41,9 +44,25 @@ def resolve(experiment: Experiment, base: Path) -> Experiment:
     except ValidationError as error:
         said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise Problem(said, f"start: {start.run}") from None
+    if whole.adapt is not None:
+        _same_model(whole, found, place)
     if start.vocabulary != "replace":
         _same_text(whole.text, found, _kept(whole.text, start))
     return whole
+
+
+def _same_model(whole: Experiment, found: Bundle, place: Path) -> None:
+    """Refuse to add anything to what is no plain model, or another than will be saved."""
+    if (model_folder(place) / ADAPTER).is_file():
+        raise Problem(
+            "this is an adapter itself; merge it first: transduce merge ADAPTER MODEL", str(place)
+        )
+    if whole.model != found.blueprint.model:
+        raise Problem(
+            "an adapter goes with the model that it was made for, and this is another; leave model "
+            "out to have the base's",
+            "model",
+        )
 
 
 def _text(found: Bundle) -> TextBlueprint:
@@ -86,7 +105,7 @@ def codecs(
     if start is None or start.vocabulary == "replace":
         return learn()
     kept = _kept(experiment.text, start)
-    found = Bundle.load(model_folder(Path(start.run))).codecs
+    found = _load(Path(start.run)).codecs
     if start.vocabulary == "keep":
         both = len(kept) == 2
         return {**({} if both else learn()), **{side: found[side] for side in kept}}
@@ -112,19 +131,71 @@ def begin(
     start = experiment.start
     if start is None:
         return []
-    place = model_folder(Path(start.run))
-    found = Bundle.load(place)
+    place, found = model_folder(Path(start.run)), _load(Path(start.run))
     origins: dict[Side, Rows] = {
         side: rows(own[side], found.codecs[side]) for side in ("source", "target")
     }
     taken = take(model, found.model, start, origins)
+    adapted = _adapt(model, experiment.adapt)
     if run is not None:
         _remember(run / RECORD, place, taken)
     said = [f"begins from {place}: {len(taken.taken)} parameters taken"]
     said += [f"new: {', '.join(taken.new)}"] if taken.new else []
     said += [f"left there: {', '.join(taken.left)}"] if taken.left else []
     tables = [f"{side} vocabulary: {origins[side]}" for side in sorted(start.sides)]
-    return ["; ".join(said), *tables]
+    return ["; ".join(said), *tables, *adapted]
+
+
+def _load(place: Path) -> Bundle:
+    """Load the base, which may have low-rank changes, but no layers that its blueprint lacks."""
+    found = Bundle.load(model_folder(place))
+    if found.addendum is not None:
+        raise Problem(
+            f"this is a {found.addendum.adapt.kind} adapter, which is no model to begin from; take "
+            f"its base, {found.addendum.base}",
+            str(place),
+        )
+    return found
+
+
+def _adapt(model: Seq2Seq, adapt: AdaptBlueprint | None) -> list[str]:
+    """Add what learns alone; say how much it is."""
+    if adapt is None:
+        return []
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    adapt.adapt(model)
+    count = sum(parameter.numel() for parameter in learned(model).values())
+    return [f"{adapt.kind}: {count:,} parameters learn beside {whole:,} that stay"]
+
+
+def addendum(experiment: Experiment) -> Addendum | None:
+    """Return what a run adds to its base, where it adds anything."""
+    if experiment.start is None or experiment.adapt is None:
+        return None
+    place = model_folder(Path(experiment.start.run))
+    return Addendum(place, fingerprint(place), experiment.adapt)
+
+
+def merge(source: Path, target: Path, base: Path | None) -> str:
+    """Write the model that an adapter and its base make together as a model folder of its own.
+
+    Raises:
+        Problem: there is no adapter, it cannot be merged, or the folder exists.
+    """
+    place = model_folder(source)
+    if not (place / ADAPTER).is_file():
+        raise Problem("this is a whole model; there is nothing to merge", str(source))
+    if target.exists():
+        raise Problem("it exists; name a new folder", str(target))
+    found = Bundle.load(place, None if base is None else model_folder(base))
+    if found.addendum is not None:
+        raise Problem(
+            f"{found.addendum.adapt.kind} adapters are layers of their own, of which no weights "
+            "can be made; keep the folder with its base",
+            str(source),
+        )
+    found.save(target, tensors(found.model), (place / CARD).read_text(encoding="utf-8"))
+    return f"model: {target}"
 
 
 def _remember(record: Path, place: Path, taken: Taken) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from transduce import folder
 from transduce.data.stream import Position
+from transduce.nn.addition import learned
 from transduce.problem import Problem
 from transduce.train.loop import TrainState
 
@@ -112,8 +113,8 @@ def average(sources: Iterable[Path]) -> dict[str, Tensor]:
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters by name; a parameter that serves twice appears once."""
-    return {name: value.detach().contiguous() for name, value in model.named_parameters()}
+    """Return what is learned by name; a parameter that serves twice appears once."""
+    return {name: value.detach().contiguous() for name, value in learned(model).items()}
 
 
 def load_tensors(model: nn.Module, saved: Mapping[str, Tensor], where: Path) -> None:
@@ -122,7 +123,7 @@ def load_tensors(model: nn.Module, saved: Mapping[str, Tensor], where: Path) -> 
     Raises:
         Problem: names or shapes are not those of the model.
     """
-    own = dict(model.named_parameters())
+    own = learned(model)
     if own.keys() != saved.keys():
         odd = sorted(own.keys() ^ saved.keys())
         raise Problem(f"its weights are of another model: {odd[0]} is in one alone", str(where))

@@ -108,7 +108,8 @@ def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
 
 def _set_rate(state: TrainState, plan: Plan) -> float:
     optimiser = plan.optimiser
+    optimiser.thaw(state.optimiser, state.step)
     factor = optimiser.schedule.factor(state.step + 1, plan.steps, state.scores)
     for group in state.optimiser.param_groups:
-        group["lr"] = optimiser.rate * factor
+        group["lr"] = optimiser.rate * factor * group.get("scale", 1.0)
     return optimiser.rate * factor
