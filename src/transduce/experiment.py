@@ -50,6 +50,9 @@ class TrainBlueprint(Blueprint):
     """what is minimised"""
     optimiser: OptimiserBlueprint = OptimiserBlueprint()
     """how the weights are changed"""
+    moving_average: float | None = Field(None, gt=0, lt=1)
+    """share that the moving average of the weights keeps at each update, such as 0.999; what is
+    validated and kept is then that average. null: the weights themselves"""
     recompute: bool = False
     """compute what is inside each layer again for its gradient instead of keeping it: less memory,
     more time, the same bits"""

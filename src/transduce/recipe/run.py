@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from transduce.recipe.validate import (
 )
 from transduce.train import checkpoint
 from transduce.train.loop import Plan, TrainState, Update, steps
+from transduce.train.moving_average import MovingAverage
 from transduce.train.objective import Learner
 from transduce.train.precision import choose
 from transduce.train.progress import Show
@@ -80,6 +82,8 @@ class Run:
         self.transducer = Transducer(self.bundle, place)
         learner = Learner(model, setting.objective.build())
         self.state = TrainState(learner, setting.optimiser.build(model), Position(0, 0))
+        if setting.moving_average is not None:
+            self.state.average = MovingAverage(model, setting.moving_average)
         self.plan = Plan(
             setting.optimiser,
             setting.max_steps,
@@ -185,7 +189,8 @@ class Run:
     def _validate(self) -> None:
         """Score the model on dev, write that down, save, keep the best."""
         setting = self.experiment.validation
-        found = self.measure()
+        with self._averaged():
+            found = self.measure()
         self.state.scores.append(found.quality)
         best = self.best.enter(found.quality, self.state.step, setting.keep)
         record = {
@@ -203,8 +208,18 @@ class Run:
             self.samples.add(sample)
         self._save()
         if best:
-            self.save_model(checkpoint.tensors(self.bundle.model), [], f"step {self.state.step}")
+            self.save_model(self.weights(), [], f"step {self.state.step}")
         self.show.validation(record, samples)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Return the context in which the model has the weights that it is judged by."""
+        average = self.state.average
+        return nullcontext() if average is None else average.in_place(self.bundle.model)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights that the model is judged by."""
+        average = self.state.average
+        return checkpoint.tensors(self.bundle.model) if average is None else average.values
 
     def measure(self) -> Validation:
         """Return how good the model is on dev as it stands."""

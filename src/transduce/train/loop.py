@@ -17,6 +17,7 @@ from transduce.nn.dropout import MaskPool, drawing_from
 from transduce.nn.recompute import recomputing
 from transduce.problem import Problem
 from transduce.train.memory import forget_shapes, keep_freed_memory
+from transduce.train.moving_average import MovingAverage
 from transduce.train.objective import Learner, Loss
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Precision
@@ -35,6 +36,7 @@ class TrainState:
     tokens: int = 0  # target tokens learned from
     seconds: float = 0.0  # spent in updates
     scores: list[float] = field(default_factory=list)  # of the validations, higher is better
+    average: MovingAverage | None = None  # of the weights
 
 
 class Plan(NamedTuple):
@@ -100,6 +102,8 @@ def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
         seconds = time.perf_counter() - begun
         state.position = batches[-1][0]
         state.step += 1
+        if state.average is not None:
+            state.average.update(state.learner.model, state.step)
         state.tokens += tokens
         state.seconds += seconds
         total, nll = (torch.stack(values).sum() for values in zip(*losses, strict=True))
