@@ -125,10 +125,14 @@ def test_what_cannot_be_merged_is_refused(tmp_path: Path) -> None:
 
 
 def test_adapters_may_be_in_some_parts_only() -> None:
-    for blueprint in (LoraBlueprint(rank=1, parts=("encoder",)), BottleneckBlueprint(width=1)):
+    for blueprint in (
+        LoraBlueprint(rank=1, parts=("encoder", "encoder")),
+        BottleneckBlueprint(width=1),
+    ):
         model = tiny.bundle(tiny.MODELS["transformer"]).model
         blueprint.adapt(model)
         sides = {name.partition(".")[0] for name in learned(model)}
+        assert not any(".weight.1." in name for name in learned(model)), "added once"
         assert sides == ({"encoders"} if blueprint.kind == "lora" else {"encoders", "decoder"})
 
 

@@ -187,6 +187,16 @@ def test_one_table_may_come_from_two_and_two_from_one(tie: str) -> None:
         assert same(model.decoder.embedding.weight, whole.get_parameter(name))
 
 
+def test_one_table_that_comes_from_two_goes_by_the_symbols_of_the_one_it_comes_from() -> None:
+    base = tiny.bundle(tiny.MODELS["recurrent"] | {"tie": "none"}, joint=True)
+    model = tiny.bundle(tiny.MODELS["recurrent"] | {"tie": "all"}, joint=True).model
+    same_order = identity(base)["source"]
+    turned = Rows(same_order.sources[::-1])
+    take(model, base.model, StartBlueprint(run="b"), {"source": same_order, "target": turned})
+    table = base.model.encoders.get_parameter("source.embedding.weight")
+    assert same(model.decoder.embedding.weight, table)
+
+
 def test_shapes_that_differ_are_refused() -> None:
     base = tiny.bundle(tiny.MODELS["recurrent"])
     wide = {"encoder": tiny.RECURRENT | {"width": 10}, "decoder": tiny.RECURRENT}

@@ -42,5 +42,5 @@ class AdaptBlueprint(Part):
     def modules(self, model: Seq2Seq) -> Iterator[nn.Module]:
         """Yield all modules of the parts."""
         named = {"encoder": model.encoders, "decoder": model.decoder, "head": model.head}
-        for part in self.parts:
+        for part in dict.fromkeys(self.parts):
             yield from list(named[part].modules())

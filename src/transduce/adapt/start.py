@@ -58,7 +58,7 @@ def take(model: Seq2Seq, base: Seq2Seq, start: StartBlueprint, rows: Mapping[Sid
         Problem: a parameter has another shape there, or something named is in one of them alone.
     """
     theirs = dict(base.named_parameters(remove_duplicate=False))
-    by_symbol = {id(table): rows[side] for side, table in _tables(model)}
+    tables = {id(table) for table in _tables(model)}
     met = set[Piece]()
     found = Taken([], [], [])
     for names, parameter in parameters(model):
@@ -67,7 +67,8 @@ def take(model: Seq2Seq, base: Seq2Seq, start: StartBlueprint, rows: Mapping[Sid
         met.update(piece for piece, _ in known)
         if known:
             piece, name = known[0]
-            _copy(parameter, theirs[name], by_symbol.get(id(parameter)), name, piece)
+            by_symbol = rows[SIDES[piece]] if id(parameter) in tables else None
+            _copy(parameter, theirs[name], by_symbol, name, piece)
         (found.taken if known else found.new).append(names[0])
     if missing := [piece for piece in start.take if piece not in met]:
         raise Problem(f"the base and this model have no {missing[0]} in common", "start.take")
@@ -94,11 +95,11 @@ def _copy(
         fill_rows(parameter, there, rows)
 
 
-def _tables(model: Seq2Seq) -> Iterator[tuple[Side, nn.Parameter]]:
+def _tables(model: Seq2Seq) -> Iterator[nn.Parameter]:
     """Yield the parameters with a row for each symbol."""
-    yield "source", model.get_parameter("encoders.source.embedding.weight")
-    yield "target", model.get_parameter("decoder.embedding.weight")
+    yield model.get_parameter("encoders.source.embedding.weight")
+    yield model.get_parameter("decoder.embedding.weight")
     for part in model.head.modules():
         if isinstance(part, LinearHead):
-            yield "target", part.bias
-            yield "target", part.get_parameter("weight")
+            yield part.bias
+            yield part.get_parameter("weight")
