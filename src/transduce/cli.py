@@ -308,6 +308,20 @@ def verify(run: Run) -> None:
 
 
 @app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of a LoRA run.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model folder to write.")],
+    base: Annotated[
+        Path | None, typer.Option(help="The model that it was made for, if that has moved.")
+    ] = None,
+) -> None:
+    """Make one model of a LoRA adapter and its base."""
+    from transduce.recipe.start import merge
+
+    typer.echo(merge(adapter, model, base))
+
+
+@app.command()
 def schema(parts: Parts = None) -> None:
     """Print the JSON schema of configurations."""
     from transduce.blueprint import define, schema

@@ -34,7 +34,7 @@ def choose(run: Run) -> tuple[dict[str, Tensor], str]:
     """Return the best weights, or the mean of the kept ones if that is better on dev."""
     kept = [(quality, step) for quality, step in run.best.kept if _sound(run, step)]
     if not kept:
-        return checkpoint.tensors(run.bundle.model), f"step {run.state.step}"
+        return run.weights(), f"step {run.state.step}"
     best, first = kept[0]
     paths = [run.checkpoints / checkpoint.name(step) for _, step in kept]
     alone = checkpoint.average(paths[:1]), f"step {first}"

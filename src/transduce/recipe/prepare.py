@@ -22,6 +22,7 @@ from transduce.data.store import prepare as encode
 from transduce.data.stream import by_length
 from transduce.experiment import Experiment
 from transduce.problem import Problem
+from transduce.recipe import start
 from transduce.recipe.vocabularies import vocabularies
 from transduce.text.codec import TextCodec
 from transduce.train.progress import Show
@@ -40,6 +41,7 @@ FREE = (  # settings that may change between the parts of a run without making i
     ("length",),
     ("published",),
     ("parts",),  # where the files lie
+    ("start", "run"),  # where the base lies; which it is, the run remembers
 )
 
 
@@ -218,16 +220,20 @@ def _settings(experiment: Experiment) -> dict[tuple[str, ...], Any]:
 
 def _codecs(
     experiment: Experiment, base: Path, run: Path | None, show: Show
-) -> dict[str, TextCodec]:
+) -> Mapping[str, TextCodec]:
     kept = run / "text" if run else None
     if kept and kept.exists():
         folder.verify(kept)
         return bundle.load_codecs(kept, experiment.one_vocabulary)
-    show.say("taking the vocabulary" if experiment.text.of else "learning the vocabulary")
-    corpus = experiment.data.train
-    sources = (example.sources["source"] for example in corpus.read(base, Skipped()))
-    targets = (text for example in corpus.read(base, Skipped()) for text in example.references)
-    codecs = vocabularies(experiment, sources, targets)
+
+    def learn() -> dict[str, TextCodec]:
+        show.say("taking the vocabulary" if experiment.text.of else "learning the vocabulary")
+        corpus = experiment.data.train
+        sources = (example.sources["source"] for example in corpus.read(base, Skipped()))
+        targets = (text for example in corpus.read(base, Skipped()) for text in example.references)
+        return vocabularies(experiment, sources, targets)
+
+    codecs = start.codecs(experiment, learn)
     if kept:
         joint = experiment.one_vocabulary
         folder.write(kept, lambda fresh: bundle.save_codecs(fresh, codecs, joint))
