@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from transduce.blueprint import Blueprint
-from transduce.data.read import CorpusBlueprint
+from transduce.data.corpora import CorpusBlueprint
 from transduce.data.store import LimitsBlueprint
 from transduce.data.stream import BatchBlueprint
 from transduce.evaluate import BleuBlueprint, ChrfBlueprint, MetricBlueprint
@@ -34,6 +34,15 @@ class DataBlueprint(Blueprint):
     """what the finished model is scored on"""
     limits: LimitsBlueprint = LimitsBlueprint()
     """how long a training example may be"""
+
+    @model_validator(mode="after")
+    def _is_scored_on_what_does_not_change(self) -> DataBlueprint:
+        if self.test is not None and self.test.denoises:
+            raise ValueError(
+                "test: what a noise makes of a text is drawn, and no test set; leave it out, the "
+                "scores on dev say how well noise is undone"
+            )
+        return self
 
 
 class TrainBlueprint(Blueprint):
@@ -149,5 +158,15 @@ class Experiment(Blueprint):
             raise ValueError(
                 "model.tie: all makes one table of both sides, which needs one vocabulary; set "
                 "text.joint: true, or model.tie: output"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _writes_what_it_reads(self) -> Experiment:
+        made_of_target = self.data.train.denoises or self.data.dev.denoises
+        if made_of_target and (not self.text.joint or self.model.head.slots):
+            raise ValueError(
+                "data: denoise reads and writes one text, and what the noise takes away cannot be "
+                "copied; set text.joint: true, and leave model.head.new_words out"
             )
         return self

@@ -364,7 +364,7 @@ class Transducer:
         tokeniser = self.target.tokeniser
         target = Target(
             self.target.encode,
-            lambda: Texts(tokeniser.texts(), tokeniser.spaced),
+            lambda: Texts(self.target.texts(), tokeniser.spaced),
             self.limit,
             self.device,
         )

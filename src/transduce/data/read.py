@@ -16,6 +16,7 @@ from transduce.blueprint import Part
 from transduce.data.batch import Example
 from transduce.data.lines import ENDLESS, Fault, Line, Skipped, read_lines
 from transduce.problem import Problem, nearest
+from transduce.text.codec import Reserved
 
 Names = str | Annotated[tuple[str, ...], Field(min_length=1)]
 Column = Annotated[int, Field(ge=1)] | str
@@ -39,6 +40,22 @@ class CorpusBlueprint(Part):
     """a longer text is a fault"""
     on_bad_line: Literal["error", "skip"] = "error"
     """stop at the first fault, or leave faulty examples out, counted and listed"""
+    tag: Reserved | None = None
+    """a symbol to put before every source, such as <2de> (into German) or <BT> (translated back)"""
+
+    @property
+    def denoises(self) -> bool:
+        """Whether the source of an example is drawn from its target."""
+        return False
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """The symbols that are no pieces of text, which the source needs for this corpus."""
+        return (self.tag,) if self.tag else ()
+
+    def encoded(self) -> dict[str, Any]:
+        """Return the settings that decide what is encoded; what is not set is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     @property
     @abstractmethod
@@ -62,9 +79,18 @@ class CorpusBlueprint(Part):
         for row in _grouped(rows) if self.group else rows:
             empty = False
             references = tuple(line.text for line in row.references)
-            yield Example({"source": row.source.text}, references, row.source.place)
+            source = f"{self.tag} {row.source.text}" if self.tag else row.source.text
+            yield Example({"source": source}, references, row.source.place)
         if empty:
             raise Problem("there is no example in it", str(base / self.files[0]))
+
+    def texts(self, base: Path, side: Literal["source", "target"]) -> Iterator[str]:
+        """Yield the texts of a side that its vocabulary is learned from."""
+        for example in self.read(base, Skipped()):
+            if side == "source":
+                yield example.sources["source"]
+            else:
+                yield from example.references
 
     def refuse(self, fault: Fault, skipped: Skipped) -> None:
         """Deal with a fault as ``on_bad_line`` says.
@@ -118,7 +144,8 @@ def _grouped(rows: Iterable[Row]) -> Iterator[Row]:
         yield Row(group[0].source, tuple(line for row in group for line in row.references))
 
 
-def _several(names: str | tuple[str, ...]) -> tuple[str, ...]:
+def several(names: Names) -> tuple[str, ...]:
+    """Return one name, or several, as several."""
     return (names,) if isinstance(names, str) else names
 
 
@@ -133,7 +160,7 @@ class ParallelBlueprint(CorpusBlueprint):
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (self.source, *_several(self.target))
+        return (self.source, *several(self.target))
 
     def rows(self, base: Path) -> Iterator[Row]:
         paths = [base / name for name in self.files]
@@ -167,7 +194,7 @@ class TableBlueprint(CorpusBlueprint):
 
     @property
     def files(self) -> tuple[str, ...]:
-        return _several(self.path)
+        return several(self.path)
 
     @abstractmethod
     def cells(self, path: Path) -> Iterator[Cells | Fault]:
@@ -279,7 +306,7 @@ class JsonlBlueprint(CorpusBlueprint):
 
     @property
     def files(self) -> tuple[str, ...]:
-        return _several(self.path)
+        return several(self.path)
 
     def rows(self, base: Path) -> Iterator[Row | Fault]:
         for name in self.files:

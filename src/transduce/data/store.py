@@ -22,6 +22,7 @@ from transduce.data.batch import Batch, Example
 from transduce.data.lines import Fault, Skipped, open_file
 from transduce.data.ragged import Ragged, RaggedWriter
 from transduce.data.read import CorpusBlueprint
+from transduce.data.rows import Counts, Picks, Rows
 from transduce.problem import Problem
 from transduce.text.codec import TextCodec
 from transduce.text.vocabulary import BOS, EOS, UNK
@@ -29,8 +30,6 @@ from transduce.text.vocabulary import BOS, EOS, UNK
 FORMAT = 1  # of the files; raise it whenever the same corpus is to be encoded anew
 TARGET = "target"  # the codec of that name is the target's, any other one that of a source
 FACTS = "facts.json"
-
-Picks = Mapping[str, NDArray[np.int64]]  # for each sampled side, the variant of each row
 
 
 class LimitsBlueprint(Blueprint):
@@ -40,16 +39,6 @@ class LimitsBlueprint(Blueprint):
     """in a source"""
     target: int = Field(1024, ge=1)
     """in a target"""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How much there is on one side; symbols without BOS and EOS."""
-
-    texts: int
-    symbols: int
-    unknown: int
-    longest: int
 
 
 @dataclass(frozen=True)
@@ -66,7 +55,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Store:
+class Store(Rows):
     """An encoded corpus, mapped into memory.
 
     A row is a source with one of its references: an example with three references is three rows.
@@ -84,29 +73,21 @@ class Store:
 
     @property
     def examples(self) -> int:
-        """The number of examples."""
         return self.facts.examples
 
     @property
     def variants(self) -> dict[str, int]:
-        """The number of encodings of each text on each side."""
         return self.facts.variants
 
     @property
     def counts(self) -> dict[str, Counts]:
-        """How much there is on each side."""
         return self.facts.counts
 
     @property
     def skipped(self) -> Skipped:
-        """What was left out of the corpus."""
         return Skipped(Counter(self.facts.skipped), self.facts.places)
 
     def lengths(self, rows: NDArray[np.int64], picks: Picks | None = None) -> NDArray[np.int64]:
-        """Return an array (sides, rows), the target last: the positions that a model sees.
-
-        EOS counts; BOS does not, because a target is read without its last symbol.
-        """
         lengths = {
             side: array.lengths(self._places(side, rows, picks))
             for side, array in self.symbols.items()
@@ -115,7 +96,6 @@ class Store:
         return np.stack(list(lengths.values()))
 
     def beyond(self, side: str, most: int) -> Fault | None:
-        """Return the first text of a side that takes a model more than so many positions."""
         lengths = np.diff(self.symbols[side].ends) - (side == TARGET)
         found = np.flatnonzero(lengths > most)
         if not len(found):
@@ -125,8 +105,10 @@ class Store:
         what = f"the {side} has {lengths[found[0]]} symbols with its end, more than {most}"
         return Fault(self.places.text(index), "too many symbols for the model", what)
 
+    def largest(self, side: str) -> int:
+        return int(self.symbols[side].values.max())
+
     def batch(self, rows: NDArray[np.int64], picks: Picks | None = None) -> Batch:
-        """Return rows side by side; they are the ``index`` of the batch."""
         gathered = {
             side: array.gather(self._places(side, rows, picks))
             for side, array in self.symbols.items()
@@ -139,7 +121,6 @@ class Store:
         return Batch(self.batch(self.first[examples]).sources, None, torch.from_numpy(examples))
 
     def example(self, index: int) -> Example:
-        """Return an example as it was read."""
         sources = {side: text.text(index) for side, text in self.texts.items() if side != TARGET}
         rows = range(self.first[index], self.first[index + 1])
         references = tuple(self.texts[TARGET].text(row) for row in rows)
@@ -225,7 +206,7 @@ def _fingerprint(corpus: CorpusBlueprint, base: Path, encoding: Encoding) -> str
     parts = {
         "format": FORMAT,
         "files": hashes,
-        "corpus": corpus.model_dump(mode="json"),
+        "corpus": corpus.encoded(),
         "limits": encoding.limits.model_dump(mode="json"),
         "codecs": {
             side: [codec.fingerprint, encoding.variants(side)]
