@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from transduce.data.denoise import DenoiseBlueprint, Denoising
+from transduce.data.jsonl import JsonlBlueprint
+from transduce.data.mixture import Mixed, MixtureBlueprint
 from transduce.data.read import CorpusBlueprint
 from transduce.data.rows import Rows
 from transduce.data.store import Encoding, prepare
 
-__all__ = ["CorpusBlueprint", "open_rows"]
+__all__ = ["CorpusBlueprint", "JsonlBlueprint", "open_rows"]
 
 
 def open_rows(corpus: CorpusBlueprint, base: Path, encoding: Encoding, cache: Path) -> Rows:
@@ -18,6 +20,9 @@ def open_rows(corpus: CorpusBlueprint, base: Path, encoding: Encoding, cache: Pa
     Raises:
         Problem: the corpus cannot be read or encoded, or what is kept of it is damaged.
     """
+    if isinstance(corpus, MixtureBlueprint):
+        parts = [open_rows(part, base, encoding, cache) for part in corpus.of]
+        return Mixed(parts, corpus.temperature, corpus.epoch)
     store = prepare(corpus, base, encoding, cache)
     if not isinstance(corpus, DenoiseBlueprint):
         return store

@@ -85,7 +85,7 @@ class Denoising(Rows):
 
     def __init__(self, store: Store, corpus: DenoiseBlueprint, codec: TextCodec) -> None:
         self.store, self.corpus, self.codec = store, corpus, codec
-        self.fingerprint, self.first = store.fingerprint, store.first
+        self.fingerprint = store.fingerprint
         self._noises = [noise.build(codec) for noise in corpus.noise]
         self._before = np.array(codec.encode(corpus.tag) if corpus.tag else [], np.int64)
 
@@ -107,6 +107,9 @@ class Denoising(Rows):
     @property
     def skipped(self) -> Skipped:
         return self.store.skipped
+
+    def starts(self) -> NDArray[np.int64]:
+        return self.store.starts()
 
     def lengths(self, rows: NDArray[np.int64], picks: Picks | None = None) -> NDArray[np.int64]:
         _, lengths = self.store.lengths(rows, picks)

@@ -253,4 +253,5 @@ def _shares(total: int, count: int, numbers: Numbers) -> Ids:
 def _inside(starts: Ids, lengths: Ids) -> Ids:
     """Return all places of the spans that start there."""
     before = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+    places: Ids = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+    return places

@@ -37,7 +37,6 @@ class Rows(ABC):
 
     noised: bool = False  # rows differ from epoch to epoch by more than their variants
     fingerprint: str  # of all that the content follows from
-    first: NDArray[np.int64]  # row of each example, then the number of rows
 
     @abstractmethod
     def __len__(self) -> int:
@@ -62,6 +61,10 @@ class Rows(ABC):
     @abstractmethod
     def skipped(self) -> Skipped:
         """What was left out."""
+
+    @abstractmethod
+    def starts(self) -> NDArray[np.int64]:
+        """Return the first row of each example."""
 
     def turns(self, epoch: int) -> int:
         """Return how many turns an epoch has; by itself as many as there are rows."""

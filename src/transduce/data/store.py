@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -30,6 +31,7 @@ from transduce.text.vocabulary import BOS, EOS, UNK
 FORMAT = 1  # of the files; raise it whenever the same corpus is to be encoded anew
 TARGET = "target"  # the codec of that name is the target's, any other one that of a source
 FACTS = "facts.json"
+WEIGHTS = "weights"
 
 
 class LimitsBlueprint(Blueprint):
@@ -67,6 +69,7 @@ class Store(Rows):
     texts: dict[str, Ragged]
     places: Ragged
     first: NDArray[np.int64] = field(repr=False)  # row of each example, then the number of rows
+    weights: NDArray[np.float64] | None = field(default=None, repr=False)  # of the examples
 
     def __len__(self) -> int:
         return self.facts.rows
@@ -105,6 +108,9 @@ class Store(Rows):
         what = f"the {side} has {lengths[found[0]]} symbols with its end, more than {most}"
         return Fault(self.places.text(index), "too many symbols for the model", what)
 
+    def starts(self) -> NDArray[np.int64]:
+        return self.first[:-1]
+
     def largest(self, side: str) -> int:
         return int(self.symbols[side].values.max())
 
@@ -114,7 +120,18 @@ class Store(Rows):
             for side, array in self.symbols.items()
         }
         target = gathered.pop(TARGET)
-        return Batch(gathered, target, torch.from_numpy(rows))
+        weights = None if self.weights is None else torch.from_numpy(self._weights(rows)).float()
+        return Batch(gathered, target, torch.from_numpy(rows), weights)
+
+    def _weights(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        assert self.weights is not None
+        return self.weights[self._examples(rows)]
+
+    def _examples(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the example that each row belongs to."""
+        if self.examples == len(self):
+            return rows
+        return np.searchsorted(self.first, rows, side="right") - 1
 
     def sources(self, examples: NDArray[np.int64]) -> Batch:
         """Return the sources of examples, without targets; ``index`` are the examples."""
@@ -128,9 +145,7 @@ class Store(Rows):
 
     def _places(self, side: str, rows: NDArray[np.int64], picks: Picks | None) -> NDArray[np.int64]:
         """Return where the encodings of rows stand on one side."""
-        if side != TARGET and self.examples < len(self):
-            rows = np.searchsorted(self.first, rows, side="right") - 1
-        places = rows * self.variants[side]
+        places = (rows if side == TARGET else self._examples(rows)) * self.variants[side]
         return places + picks[side] if picks and side in picks else places
 
 
@@ -224,6 +239,9 @@ def _open(path: Path, fingerprint: str) -> Store:
         first = np.asarray(np.memmap(path / "first", "<i8", "r"))
         if len(first) != facts.examples + 1 or first[-1] != facts.rows:
             raise ValueError("the file first is cut off")
+        weights = None
+        if (path / WEIGHTS).exists():
+            weights = np.asarray(np.memmap(path / WEIGHTS, "<f8", "r", shape=(facts.examples,)))
     except (OSError, ValueError) as error:
         what = f"the store is damaged ({error.__class__.__name__}); delete this folder"
         raise Problem(what, str(path)) from None
@@ -233,7 +251,7 @@ def _open(path: Path, fingerprint: str) -> Store:
         texts[side] = Ragged.open(path, f"{side}.text", "u1", count)
         symbols[side] = Ragged.open(path, side, dtype, count * facts.variants[side])
     places = Ragged.open(path, "places", "u1", facts.examples)
-    return Store(fingerprint, facts, symbols, texts, places, first)
+    return Store(fingerprint, facts, symbols, texts, places, first, weights)
 
 
 class _Side:
@@ -280,6 +298,7 @@ def _encode(path: Path, corpus: CorpusBlueprint, base: Path, encoding: Encoding)
         sides = {name: _Side(path, name, encoding, files) for name in names}
         places = files.enter_context(RaggedWriter(path, "places", "u1"))
         first = files.enter_context((path / "first").open("wb"))
+        weights = files.enter_context((path / WEIGHTS).open("wb")) if corpus.weighted else None
         for example in corpus.read(base, skipped):
             encoded = encoding.encode(example)
             if isinstance(encoded, Fault):
@@ -289,6 +308,8 @@ def _encode(path: Path, corpus: CorpusBlueprint, base: Path, encoding: Encoding)
                 sides[one.side].add(one.text, one.variants)
             places.add(example.place.encode())
             first.write(rows.to_bytes(8, "little"))
+            if weights:
+                weights.write(struct.pack("<d", example.weight))
             examples += 1
             rows += len(example.references)
         first.write(rows.to_bytes(8, "little"))

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from transduce.blueprint import Blueprint
 from transduce.data.batch import Batch
+from transduce.data.curriculum import CurriculumBlueprint, Turns
 from transduce.data.rows import NOISE, Rows
 from transduce.data.shuffle import permute, scramble
 
@@ -32,6 +33,8 @@ class BatchBlueprint(Blueprint):
     is longer is a batch of its own"""
     pool: int = Field(1_000_000, ge=1)
     """the most rows that are sorted by length together"""
+    curriculum: CurriculumBlueprint | None = None
+    """begin with what is easy; null takes everything from the beginning"""
 
 
 class Position(NamedTuple):
@@ -75,7 +78,7 @@ def choices(
     store: Rows, blueprint: BatchBlueprint, seed: int, start: Position = START
 ) -> Iterator[tuple[Position, Choice]]:
     """Yield what the batches are made of; like ``batches``, but no symbol is read."""
-    order = _Order(store, blueprint, seed)
+    order = _Order.of(store, blueprint, seed)
     epoch, skipped = start
     while True:
         number = 0  # of the pool's first batch
@@ -94,7 +97,7 @@ def choices(
 
 def fill(store: Rows, blueprint: BatchBlueprint, seed: int, epoch: int = 0) -> Fill:
     """Return how well the batches of an epoch are filled, all sides together."""
-    order = _Order(store, blueprint, seed)
+    order = _Order.of(store, blueprint, seed)
     count = real = padded = 0
     for pool in range(order.pools(epoch)):
         for choice in order.pool(epoch, pool):
@@ -123,17 +126,23 @@ class _Order:
     """The batches of every epoch, a pool at a time."""
 
     store: Rows
+    turns: Turns
     blueprint: BatchBlueprint
     seed: int
 
+    @classmethod
+    def of(cls, store: Rows, blueprint: BatchBlueprint, seed: int) -> _Order:
+        curriculum = blueprint.curriculum
+        return cls(store, curriculum.over(store) if curriculum else store, blueprint, seed)
+
     def pools(self, epoch: int) -> int:
-        return -(-self.store.turns(epoch) // self.blueprint.pool)
+        return -(-self.turns.turns(epoch) // self.blueprint.pool)
 
     def pool(self, epoch: int, number: int) -> list[Choice]:
-        size, pools, key = self.store.turns(epoch), self.pools(epoch), (self.seed, epoch)
+        size, pools, key = self.turns.turns(epoch), self.pools(epoch), (self.seed, epoch)
         first, last = (size * n // pools for n in (number, number + 1))  # pools are even
         turns = permute(np.arange(first, last), size, *key, ROWS)
-        rows, picks = self.store.drawn(turns, *key), self._picks(turns, epoch)
+        rows, picks = self.turns.drawn(turns, *key), self._picks(turns, epoch)
         sides = self.store.lengths(rows, picks)
         order, starts = _sorted(sides, scramble(turns, *key, TIES), self.blueprint.tokens)
         rows, picks = rows[order], {side: picked[order] for side, picked in picks.items()}
