@@ -84,7 +84,9 @@ class Mixed(Rows):
     has stopped.
     """
 
-    def __init__(self, parts: Sequence[Rows], temperature: float = 1.0, epoch: int | None = None):
+    def __init__(
+        self, parts: Sequence[Rows], temperature: float = 1.0, epoch: int | None = None
+    ) -> None:
         self.parts = parts
         self.noised = any(part.noised for part in parts)
         prints = " ".join(part.fingerprint for part in parts)
