@@ -68,7 +68,7 @@ def main() -> None:
         app(prog_name="transduce")
     except Problem as problem:
         typer.echo(str(problem), err=True)
-        sys.exit(2)
+        sys.exit(problem.exit_code)
 
 
 def _version(wanted: bool) -> None:
@@ -139,14 +139,21 @@ def train(
         Path | None, typer.Option(help="Folder of the run. [default: runs/EXPERIMENT]")
     ] = None,
     data: DataFolder = None,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes of this machine that share the work.")
+    ] = 1,
 ) -> None:
     """Train a model, or go on where a run stopped."""
     from transduce.recipe import train
+    from transduce.train.launch import launch, launched
     from transduce.train.progress import Show
 
+    settings = _read(experiment, changes)
+    if not launched(processes):
+        raise typer.Exit(launch(processes, Show()))
     folder = run or Path("runs", experiment.stem)
     base = data or experiment.parent
-    raise typer.Exit(train(_read(experiment, changes), base, folder, Show()))
+    raise typer.Exit(train(settings, base, folder, Show()))
 
 
 def _read(path: Path, changes: Sequence[str] | None) -> Experiment:
@@ -266,8 +273,6 @@ def synthesise(
         ),
     ],
     changes: SearchChanges = None,
-    beam: Beam = None,
-    greedy: Greedy = False,
     tag: Annotated[
         str, typer.Option(metavar="<TAG>", help="A symbol to put before every source.")
     ] = "",
@@ -279,7 +284,7 @@ def synthesise(
 
     if side not in ("source", "target"):
         raise Problem(f"no such side {side!r}; choose source or target", "--side")
-    request = Request(run, text, side == "source", tag, (*_search(beam, greedy), *(changes or ())))
+    request = Request(run, text, side == "source", tag, changes or ())
     typer.echo(synthesise(request, out, parts or (), Show()))
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from transduce.blueprint import Blueprint
 from transduce.data.corpora import CorpusBlueprint
 from transduce.data.mixture import MixtureBlueprint
+from transduce.data.monolingual import MonolingualBlueprint
 from transduce.data.store import LimitsBlueprint
 from transduce.data.stream import BatchBlueprint
 from transduce.evaluate import BleuBlueprint, ChrfBlueprint, MetricBlueprint
@@ -22,6 +23,8 @@ from transduce.text.codec import TextBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Setting
+
+CORPORA = (MonolingualBlueprint,)  # beside those of the slot's own file
 
 
 class DataBlueprint(Blueprint):
@@ -186,5 +189,32 @@ class Experiment(Blueprint):
             raise ValueError(
                 "train.batch.curriculum: the temperature of a mixture says whose turn it is; take "
                 "one corpus, which may have several files, or no curriculum"
+            )
+        return self
+
+    @property
+    def one_vocabulary(self) -> bool:
+        """Whether one vocabulary serves both sides, or there is one side alone."""
+        return self.text.joint or not self.model.encoder.reads
+
+    @model_validator(mode="after")
+    def _reads_what_there_is(self) -> Experiment:
+        reads = self.model.encoder.reads
+        corpora = {"train": self.data.train, "dev": self.data.dev, "test": self.data.test}
+        for name, corpus in corpora.items():
+            if corpus is not None and reads and not corpus.paired:
+                raise ValueError(
+                    f"data.{name}: {corpus.kind} text has no sources that the encoder could read; "
+                    "give pairs, or set model.encoder: none for a language model"
+                )
+            if corpus is not None and corpus.paired and not reads:
+                raise ValueError(
+                    f"data.{name}: a model without an encoder reads no sources; give text alone: "
+                    "{kind: monolingual, path: FILE}"
+                )
+        if not reads and self.validation.choose_by == "metric":
+            raise ValueError(
+                "validation.choose_by: a language model has no answers that metrics could score; "
+                "set it to loss"
             )
         return self

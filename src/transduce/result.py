@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from transduce.search.hypotheses import Hypotheses
 from transduce.text.codec import TextCodec
+from transduce.text.sentences import Span
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Result:
     attention: Float[np.ndarray, "T S"] | None = None  # tokens by source pieces, if asked for
     copying: Float[np.ndarray, "T S"] | None = None  # how likely each was copied from each piece
     bound: float | None = None  # proven by exact search: no finished answer scores higher
+    sentences: tuple[Result, ...] = ()  # the answers to the sentences of a document
+    span: Span | None = None  # where its source stands in a document
 
     @property
     def proven(self) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -15,21 +16,30 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from transduce.blueprint import define
-from transduce.bundle import Bundle, is_bundle, require_same_target
+from transduce.bundle import Bundle, is_bundle
 from transduce.data.stream import by_length
+from transduce.document import by_sentences
 from transduce.explain.reading import copying, source_attention
 from transduce.folder import recover
 from transduce.nn.packed import pack
+from transduce.panel import Panel, key
 from transduce.problem import Problem
 from transduce.result import Result, Token, results_of
-from transduce.search.constrain import ConstraintBlueprint, Target, Texts, constrained
-from transduce.search.ensemble import Average, Ensemble
+from transduce.search.constrain import (
+    ConstraintBlueprint,
+    Continuation,
+    Target,
+    Texts,
+    constrained,
+)
+from transduce.search.ensemble import Average
 from transduce.search.hypotheses import Hypotheses
-from transduce.search.interface import Batch, SearchBlueprint
+from transduce.search.interface import SearchBlueprint
 from transduce.search.score import force
 from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.sequences import Sequences
+from transduce.text.sentences import Sentences, Span, SplitBlueprint
 from transduce.text.vocabulary import BOS, EOS
 from transduce.train.memory import keep_freed_memory
 
@@ -55,18 +65,11 @@ class Transducer:
         self.rows = rows  # sources searched side by side
         cuda = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = device or torch.device(cuda)
-        self.bundle = bundle
+        self.panel = Panel((bundle, *beside), self.device, average)
+        self.bundle, self.model = bundle, bundle.model
         self.source, self.target = bundle.codecs["source"], bundle.codecs["target"]
-        self.model = bundle.model.to(self.device).eval()
-        for number, other in enumerate(beside, 2):
-            require_same_target(bundle, other, f"model {number} of the ensemble")
-            other.model.to(self.device).eval()
-        self.bundles = (bundle, *beside)
-        models = tuple(one.model for one in self.bundles)
-        self.scorer: Scorer = Ensemble(models, average) if beside else self.model
         self.search = bundle.blueprint.search
         self.length = bundle.blueprint.length  # of answers; another may be set
-        self.slots = bundle.blueprint.model.head.slots
         self.constraints = bundle.blueprint.constraints
 
     @classmethod
@@ -104,10 +107,29 @@ class Transducer:
         Each reads a text in its own way; search and limits are this one's.
 
         Raises:
-            Problem: a target vocabulary is not that of this model.
+            Problem: a target vocabulary is not that of this model, or a language model is fused
+                with one of them already.
         """
-        beside = [*self.bundles[1:], *(bundle for other in others for bundle in other.bundles)]
+        if any(one.panel.languages for one in (self, *others)):
+            raise Problem("put the models together first, then the language model beside them")
+        beside = [
+            *self.panel.bundles[1:],
+            *(bundle for other in others for bundle in other.panel.bundles),
+        ]
         return Transducer(self.bundle, self.device, self.rows, beside=beside, average=average)
+
+    def with_language_model(self, language: Transducer, weight: float) -> Transducer:
+        """Return the transducer in whose answers a language model has a say (shallow fusion).
+
+        Each token scores log p(token | source) + ``weight`` * log p_language(token) (Gulcehre
+        2015). Such sums are what ``score`` and ``log_prob`` then hold.
+
+        Raises:
+            Problem: it is no language model, or of another target vocabulary.
+        """
+        made = copy(self)
+        made.panel = self.panel.fused(language.panel, weight)
+        return made
 
     @overload
     def __call__(
@@ -152,7 +174,7 @@ class Transducer:
                 be written.
         """
         lines = [inputs] if isinstance(inputs, str) else list(inputs)
-        if attention and len(self.bundles) > 1:
+        if attention and len(self.panel.bundles) > 1:
             raise Problem(
                 "each model of an ensemble looks elsewhere; ask one of them for attention"
             )
@@ -180,6 +202,28 @@ class Transducer:
             yield from self._answer(block, chosen, scorer, False, first)
             first += len(block)
 
+    def document(
+        self,
+        text: str,
+        search: SearchBlueprint | None = None,
+        *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
+        split: SplitBlueprint | None = None,
+    ) -> Result:
+        """Answer a text of many sentences, each as if it were asked alone.
+
+        What stands between them stays there. ``sentences`` of the result are the answers, and the
+        ``span`` of each says where it stands in the text, and if it is a piece of a sentence that
+        was too long.
+        """
+        cut = partial(self.spans, split=split or Sentences())
+        answer = partial(self.predict, search=search, constraints=constraints)
+        return next(by_sentences([text], cut, answer))
+
+    def spans(self, text: str, split: SplitBlueprint) -> list[Span]:
+        """Return the sentences of a text, cut where they are longer than the model can read."""
+        return split.spans(text, partial(self.panel.fits, most=split.longest))
+
     @torch.no_grad()
     def stream(
         self, text: str, search: SearchBlueprint | None = None
@@ -192,13 +236,17 @@ class Transducer:
             Problem: the search decides on whole answers, as beam search does, or the text is
                 longer than there are positions learned.
         """
-        self._evaluate()
+        self.panel.evaluate()
+        if self.target.blueprint.reverse:
+            raise Problem("it writes from right to left, so that its end comes first; use predict")
         if not text.strip():
             return True
         chosen = search or self.search
-        scorer, codec = self._scorer(chosen), self.target.reading(text, self.slots)
-        read = self._stack([self._read("source", "text 1", text, text)], np.zeros(1, np.int64))
-        batch = self._batch(scorer, read, torch.tensor([_key(text)]))
+        scorer, codec = self._scorer(chosen), self.target.reading(text, self.panel.slots)
+        read = self.panel.stack(
+            [self.panel.read("source", "text 1", text, text)], np.zeros(1, np.int64)
+        )
+        batch = self.panel.batch(scorer, read, torch.tensor([key(text)]), self.length)
         said = yield from codec.unfold(chosen.unfold(scorer, *batch))
         return EOS in said
 
@@ -213,78 +261,29 @@ class Transducer:
         Raises:
             Problem: a text is longer than there are positions learned.
         """
-        self._evaluate()
+        self.panel.evaluate()
         places = places or [f"text {number}" for number in range(1, len(sources) + 1)]
         pairs = list(zip(places, sources, targets, strict=True))
-        given = [self._read("source", place, source, source) for place, source, _ in pairs]
-        wanted = [self._read("target", place, target, source)[0] for place, source, target in pairs]
+        given = [self.panel.read("source", place, source, source) for place, source, _ in pairs]
+        wanted = [
+            self.panel.read("target", place, target, source)[0] for place, source, target in pairs
+        ]
         longest = np.array(
             [max(len(ids), *map(len, own)) for own, ids in zip(given, wanted, strict=True)],
             dtype=np.int64,
         )
         found: list[tuple[Token, ...]] = [()] * len(pairs)
         for batch in by_length(longest, TOKENS // 8, self.rows):
-            memory = self.scorer.encode(self._stack(given, batch))
+            memory = self.panel.scorer.encode(self.panel.stack(given, batch))
             read = Sequences.stack([torch.tensor(wanted[row]) for row in batch]).to(self.device)
             prompt = torch.full((len(batch), 1), BOS, device=self.device)
             tokens, lengths = read.data[:, None], read.lengths[:, None]
-            log_probs = force(self.scorer, memory, prompt, tokens, lengths)
+            log_probs = force(self.panel.scorer, memory, prompt, tokens, lengths)
             for place, row in enumerate(batch):
                 ids = wanted[row]
-                pieces = self.target.reading(sources[row], self.slots).pieces(ids)
+                pieces = self.target.reading(sources[row], self.panel.slots).pieces(ids)
                 found[row] = tuple(map(Token, pieces, log_probs[place, 0, : len(ids)].tolist()))
         return found
-
-    def _evaluate(self) -> None:
-        for bundle in self.bundles:
-            bundle.model.eval()
-
-    def _read(self, side: str, place: str, text: str, source: str) -> list[list[int]]:
-        """Encode a text of that source, which nothing ever shortens, for each model."""
-        found = []
-        for bundle in self.bundles:
-            codec = bundle.codecs[side].reading(source, self.slots)
-            ids, most = [*codec.encode(text), EOS], bundle.model.longest[side]
-            if most is not None and len(ids) > most:
-                raise Problem(
-                    f"the {side} has {len(ids)} symbols with its end, and this model has learned "
-                    f"{most} positions; shorten it or split it up",
-                    place,
-                )
-            found.append(ids)
-        return found
-
-    def _stack(
-        self, read: Sequence[list[list[int]]], batch: Int[np.ndarray, "M"]
-    ) -> dict[str, Sequences]:
-        """Return the sources of a batch as the scorer wants them, for each model its own."""
-        own = [
-            list(map(torch.tensor, rows))
-            for rows in zip(*(read[row] for row in batch), strict=True)
-        ]
-        names = ["source", *(f"{number}:source" for number in range(2, len(own) + 1))]
-        stacked = (Sequences.stack(rows).to(self.device) for rows in own)
-        return dict(zip(names, stacked, strict=True))
-
-    def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """Return the most tokens that sources of these lengths may be answered with.
-
-        Raises:
-            Problem: there are fewer positions learned than an answer has at least.
-        """
-        factor, extra = self.bundle.blueprint.longest
-        most = self.length.limit(lengths, (lengths * factor).ceil().long() + extra)
-        positions = [bundle.model.longest["target"] for bundle in self.bundles]
-        learned = [count for count in positions if count is not None]
-        if not learned:
-            return most
-        if (fewest := int(self.length.fewest(lengths).max())) > min(learned):
-            raise Problem(
-                f"an answer has {fewest} symbols at least, and this model has learned "
-                f"{min(learned)} positions; lower it",
-                "length.least",
-            )
-        return most.clamp(max=min(learned))
 
     @torch.no_grad()
     def _answer(
@@ -299,7 +298,7 @@ class Transducer:
 
         ``first`` is the number of the first text, for errors.
         """
-        self._evaluate()
+        self.panel.evaluate()
         results = {
             index: Result(line, "", 0.0, 0.0, True, ())
             for index, line in enumerate(lines)
@@ -307,21 +306,21 @@ class Transducer:
         }
         asked = [index for index in range(len(lines)) if index not in results]
         encoded = [
-            self._read("source", f"text {first + index}", lines[index], lines[index])
+            self.panel.read("source", f"text {first + index}", lines[index], lines[index])
             for index in asked
         ]
         lengths = np.array([max(map(len, own)) for own in encoded], dtype=np.int64)
         beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1
         batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
-        sources = [self._stack(encoded, batch) for batch in batches]
-        keys = [torch.tensor([_key(lines[asked[row]]) for row in batch]) for batch in batches]
+        sources = [self.panel.stack(encoded, batch) for batch in batches]
+        keys = [torch.tensor([key(lines[asked[row]]) for row in batch]) for batch in batches]
         answered = self._found(search, scorer, sources, keys)
         for batch, read, found in zip(batches, sources, answered, strict=True):
             maps = self._maps(read, found) if attention else (None, None)
             for place, row in enumerate(batch):
-                source = self.source.reading(lines[asked[row]], self.slots)
+                source = self.source.reading(lines[asked[row]], self.panel.slots)
                 pieces = tuple(source.pieces(encoded[row][0]))
-                reading = self.target.reading(lines[asked[row]], self.slots)
+                reading = self.target.reading(lines[asked[row]], self.panel.slots)
                 best, *others = results_of(lines[asked[row]], reading, found, place)
                 real = place, slice(len(best.tokens)), slice(len(pieces))
                 looked, copied = (None if x is None else x[real].cpu().numpy() for x in maps)
@@ -342,7 +341,10 @@ class Transducer:
         keys: list[Int[Tensor, "B"]],
     ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
-        batches = (self._batch(scorer, read, key) for read, key in zip(sources, keys, strict=True))
+        batches = (
+            self.panel.batch(scorer, read, own, self.length)
+            for read, own in zip(sources, keys, strict=True)
+        )
         if isinstance(search, StepwiseSearch):
             return answers(search, scorer, batches, self.rows)
         return (search(scorer, *batch[:3]) for batch in batches)
@@ -365,18 +367,19 @@ class Transducer:
         target = Target(
             self.target.encode,
             lambda: Texts(self.target.texts(), tokeniser.spaced),
-            self.limit,
+            partial(self.panel.limit, length=self.length),
             self.device,
         )
         wanted = self.constraints if constraints is None else constraints
+        if wanted and self.target.blueprint.reverse:
+            raise Problem(
+                "they are for texts from left to right, and this model writes from right to left; "
+                "leave them out, or let it rerank the answers of one that obeys them",
+                "constraints",
+            )
         built = [constraint.build(target) for constraint in wanted]
-        return constrained(self.length.over(self.scorer), built)
-
-    def _batch(self, scorer: Scorer, read: dict[str, Sequences], keys: Int[Tensor, "B"]) -> Batch:
-        """Let the scorer read sources."""
-        lengths = read["source"].lengths
-        begin = torch.full((len(lengths), 1), BOS, device=self.device)
-        return Batch(scorer.encode(read), begin, self.limit(lengths), keys.to(self.device))
+        own = [] if self.panel.reads else [Continuation()]
+        return constrained(self.length.over(self.panel.scorer), [*own, *built])
 
     def _maps(
         self, inputs: Mapping[str, Sequences], found: Hypotheses
@@ -392,9 +395,3 @@ class Transducer:
         blueprint = self.bundle.blueprint.model
         kinds = f"{blueprint.encoder.kind} encoder, {blueprint.decoder.kind} decoder"
         return f"Transducer({kinds}, {size / 1e6:.1f} M parameters, {self.search})"
-
-
-def _key(text: str) -> int:
-    """Return what the samples for a text depend on: the same for the same text, wherever asked."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -54,6 +54,16 @@ class Batch:
         """The number of labels; ask before the batch moves to a device, or wait for the device."""
         return int(self.labels.lengths.sum())
 
+    def take(self, rows: Int[Tensor, "M"]) -> Batch:
+        """Return some of the rows, no longer than they have to be."""
+        return replace(
+            self,
+            sources={name: source.take(rows) for name, source in self.sources.items()},
+            target=self.target.take(rows) if self.target else None,
+            index=self.index[rows],
+            weights=None if self.weights is None else self.weights[rows],
+        )
+
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on ``device``."""
         return replace(

@@ -42,8 +42,11 @@ class MixtureBlueprint(CorpusBlueprint):
         for name in ITSELF:
             if getattr(self, name) != CorpusBlueprint.model_fields[name].default:
                 raise ValueError(f"{name}: each corpus of a mixture says that for itself")
-        if any(isinstance(corpus, MixtureBlueprint) for corpus in self.of):
-            raise ValueError("of: a mixture in a mixture; name its corpora here")
+        for corpus in self.of:
+            if isinstance(corpus, MixtureBlueprint):
+                raise ValueError("of: a mixture in a mixture; name its corpora here")
+            if not corpus.paired:
+                raise ValueError(f"of: {corpus.kind} text has no sources; denoise makes some of it")
         return self
 
     @property

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,8 @@ class Row(NamedTuple):
 class CorpusBlueprint(Part):
     """Slot for a corpus: where it is, and what to do where it is faulty."""
 
+    paired: ClassVar[bool] = True  # every text has a source
+
     group: bool = False
     """make one example, with several references, of all rows with the same source; for dev and
     test sets, because it holds them in memory"""
@@ -54,7 +56,9 @@ class CorpusBlueprint(Part):
         return False
 
     @model_validator(mode="after")
-    def _groups_what_is_alike(self) -> Self:
+    def _makes_sense(self) -> Self:
+        if self.tag and not self.paired:
+            raise ValueError("tag: there are no sources to put it before; leave it out")
         if self.group and self.weighted:
             raise ValueError("group: rows with weights of their own stay apart; leave one out")
         return self

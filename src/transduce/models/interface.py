@@ -109,6 +109,8 @@ class Head(nn.Module, ABC):
 class EncoderBlueprint(Part):
     """Slot for an encoder."""
 
+    reads: ClassVar[bool] = True  # a source; without one the model is a language model
+
     @abstractmethod
     def build(self, vocabulary: int) -> Encoder:
         """Make the encoder of a source with that many symbols."""
@@ -119,7 +121,10 @@ class DecoderBlueprint(Part):
 
     @abstractmethod
     def build(self, vocabulary: int, memory: int) -> Decoder[Any]:
-        """Make the decoder for that many target symbols over a bank of width ``memory``."""
+        """Make the decoder for that many target symbols over a bank of width ``memory``.
+
+        A width of 0 says that there is no source, and nothing to look at.
+        """
 
 
 class HeadBlueprint(Part):

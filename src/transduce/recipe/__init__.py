@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
+from transduce.blueprint import dump
 from transduce.experiment import Experiment
 from transduce.folder import alone
+from transduce.problem import Problem
 from transduce.recipe.finish import finish
-from transduce.recipe.prepare import prepare
+from transduce.recipe.prepare import device, prepare
 from transduce.recipe.run import Run
+from transduce.train.parallel import Group, joined
 from transduce.train.progress import Show, duration
 from transduce.train.signals import listening
 
@@ -24,21 +29,37 @@ def train(experiment: Experiment, base: Path, folder: Path, show: Show) -> int:
     Raises:
         Problem: something in the experiment, the data or the folder has to be put right.
     """
-    if experiment.train.threads:
-        torch.set_num_threads(experiment.train.threads)
-    torch.manual_seed(experiment.seed)
-    with alone(folder, wait=False), listening() as stop:
-        run = Run(experiment, folder, prepare(experiment, base, folder, show), show)
-        if not run.resume():
-            run.describe()
-        run.learn(stop)
-        if stop:
-            show.say(f"stopped and saved at step {run.state.step}; train again to go on")
-            return stop.exit_code
-        page = finish(run)
-    took = duration(run.state.seconds)
-    show.say(f"trained in {took}\nmodel: {folder / 'model'}\nreport: {page}")
+    with joined(device(experiment.train.device)) as group:
+        if not group.first:
+            show = Show(quiet=True)
+        _same_settings(experiment, group)
+        if threads := experiment.train.threads or group.threads:
+            torch.set_num_threads(threads)
+        torch.manual_seed(experiment.seed)
+        alone_ = alone(folder, wait=False) if group.first else nullcontext()
+        with alone_, listening() as stop:
+            with group.in_turn():
+                prepared = prepare(experiment, base, folder, show)
+                run = Run(experiment, folder, prepared, show, group)
+            if not run.resume():
+                run.describe()
+            run.learn(stop)
+            if stop:
+                show.say(f"stopped and saved at step {run.state.step}; train again to go on")
+                return stop.exit_code
+            if group.first:
+                page = finish(run)
+                took = duration(run.state.seconds)
+                show.say(f"trained in {took}\nmodel: {folder / 'model'}\nreport: {page}")
     return 0
+
+
+def _same_settings(experiment: Experiment, group: Group) -> None:
+    """Refuse processes that were started with different settings: they would wait for ever."""
+    own = zlib.crc32(dump(experiment).encode())
+    if group.tell(own) != own:
+        what = "this process was started with other settings than the first; give all the same"
+        raise Problem(what, f"process {group.rank + 1} of {group.size}")
 
 
 __all__ = ["train"]

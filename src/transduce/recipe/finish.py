@@ -11,6 +11,7 @@ from torch import Tensor
 from transduce import folder, report
 from transduce.evaluate import Score
 from transduce.problem import Problem
+from transduce.recipe.perplexity import perplexity
 from transduce.recipe.run import Run
 from transduce.recipe.validate import predict_and_score, spread
 from transduce.train import checkpoint
@@ -63,13 +64,17 @@ def test(run: Run) -> list[Score]:
     if not run.prepared.test:
         return []
     experiment = run.experiment
-    texts, scores = predict_and_score(
-        run.transducer, run.prepared.test, run.metrics, experiment.search, bootstrap=1000
-    )
-    named = {name: asdict(score) for name, score in zip(run.names, scores, strict=True)}
+    if experiment.model.encoder.reads:
+        names = run.names
+        texts, scores = predict_and_score(
+            run.transducer, run.prepared.test, run.metrics, experiment.search, bootstrap=1000
+        )
+        folder.write_text(run.folder / "test.predictions.txt", "".join(map(_line, texts)))
+    else:
+        names, scores = ["perplexity"], [perplexity(run.transducer, run.prepared.test)]
+    named = {name: asdict(score) for name, score in zip(names, scores, strict=True)}
     published = [other.model_dump() for other in experiment.published]
     folder.write_json(run.folder / "scores.json", {"test": named, "published": published})
-    folder.write_text(run.folder / "test.predictions.txt", "".join(map(_line, texts)))
     for score in scores:
         run.show.say(f"test: {score}")
     for other in experiment.published:

@@ -23,7 +23,8 @@ from transduce.data.store import Encoding
 from transduce.data.stream import by_length
 from transduce.experiment import Experiment
 from transduce.problem import Problem
-from transduce.text.codec import TextCodec, learn_codecs
+from transduce.recipe.vocabularies import vocabularies
+from transduce.text.codec import TextCodec
 from transduce.train.progress import Show
 
 FREE = (  # settings that may change between the parts of a run without making it another run
@@ -111,7 +112,8 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
             "teaches the model to copy new words; raise min_count in text.source.tokens"
         )
     examples = [dev.example(index) for index in range(dev.examples)]
-    return Prepared(codecs, train, dev, examples, test, counts, _longest(train))
+    longest = _longest(train, experiment.model.encoder.reads)
+    return Prepared(codecs, train, dev, examples, test, counts, longest)
 
 
 def _counts(store: Rows) -> dict[str, Any]:
@@ -187,7 +189,9 @@ def _same_experiment(experiment: Experiment, run: Path) -> None:
                 str(run),
             )
     run.mkdir(parents=True, exist_ok=True)
-    folder.write_text(path, blueprint.dump(experiment))
+    text = blueprint.dump(experiment)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        folder.write_text(path, text)
 
 
 def _same_data(store: Rows, run: Path) -> None:
@@ -222,13 +226,14 @@ def _codecs(
     kept = run / "text" if run else None
     if kept and kept.exists():
         folder.verify(kept)
-        return bundle.load_codecs(kept, experiment.text.joint)
-    show.say("learning the vocabulary")
+        return bundle.load_codecs(kept, experiment.one_vocabulary)
+    show.say("taking the vocabulary" if experiment.text.of else "learning the vocabulary")
     corpus = experiment.data.train
     sources, targets = corpus.texts(base, "source"), corpus.texts(base, "target")
-    codecs = learn_codecs(experiment.text, sources, targets, _reserved(experiment))
+    codecs = vocabularies(experiment, sources, targets, _reserved(experiment))
     if kept:
-        folder.write(kept, lambda fresh: bundle.save_codecs(fresh, codecs, experiment.text.joint))
+        joint = experiment.one_vocabulary
+        folder.write(kept, lambda fresh: bundle.save_codecs(fresh, codecs, joint))
     return codecs
 
 
@@ -257,7 +262,12 @@ def _tell(name: str, skipped: Skipped, show: Show) -> None:
         show.say(f"warning: {name}: {count} skipped ({reason}): {', '.join(places[:5])}")
 
 
-def _longest(store: Rows) -> tuple[float, int]:
-    """Return how long an answer can get: all but one in a thousand training examples, and ten."""
+def _longest(store: Rows, reads: bool) -> tuple[float, int]:
+    """Return how long an answer can get: all but one in a thousand training examples, and ten.
+
+    What a language model adds to a beginning does not depend on how long that is.
+    """
     source, target = store.lengths(np.arange(len(store)))
+    if not reads:
+        return 1.0, int(np.quantile(target, 0.999)) + 10
     return float(np.quantile(target / source, 0.999)), 10

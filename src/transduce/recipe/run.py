@@ -29,6 +29,7 @@ from transduce.recipe.validate import (
 from transduce.train import checkpoint
 from transduce.train.loop import Plan, TrainState, Update, steps
 from transduce.train.objective import Learner
+from transduce.train.parallel import ALONE, Group
 from transduce.train.precision import choose
 from transduce.train.progress import Show
 from transduce.train.signals import Stop
@@ -54,19 +55,24 @@ class Run:
     """A run that is going on: what it is made of, and where it writes."""
 
     def __init__(
-        self, experiment: Experiment, folder_: Path, prepared: Prepared, show: Show
+        self,
+        experiment: Experiment,
+        folder_: Path,
+        prepared: Prepared,
+        show: Show,
+        group: Group = ALONE,
     ) -> None:
         self.experiment, self.folder = experiment, folder_
-        self.prepared, self.show = prepared, show
+        self.prepared, self.show, self.group = prepared, show, group
         setting = experiment.train
-        place = device(setting.device)
+        place = group.place(device(setting.device))
         self.bundle = Bundle.make(
             BundleBlueprint(
                 model=experiment.model,
                 search=experiment.search,
                 length=experiment.length,
                 constraints=experiment.constraints,
-                joint=experiment.text.joint,
+                joint=experiment.one_vocabulary,
                 longest=prepared.longest,
             ),
             prepared.codecs,
@@ -80,7 +86,7 @@ class Run:
             setting.optimiser,
             setting.max_steps,
             setting.accumulate,
-            experiment.seed,
+            group.seed(experiment.seed),
             place,
             choose(setting.precision, place),
             setting.recompute,
@@ -101,11 +107,12 @@ class Run:
 
     def resume(self) -> bool:
         """Go back to the newest undamaged checkpoint; return whether there is one."""
-        newest, problems = checkpoint.newest(self.checkpoints)
-        for problem in problems:
-            self.show.say(f"warning: {problem}; going back to the checkpoint before it")
+        newest = self._agree()
         if newest is not None:
             self._restore(newest)
+        self.group.same(self.state.learner.parameters())
+        if not self.group.first:
+            return newest is not None
         for journal in (self.journal, self.samples):
             journal.rewind(self.state.step)
         if self.experiment.train.tensorboard:
@@ -115,6 +122,18 @@ class Run:
                 self.best.enter(record["quality"], record["step"], self.experiment.validation.keep)
         return newest is not None
 
+    def _agree(self) -> Path | None:
+        """Return the newest undamaged checkpoint; compute in the precision of the first process."""
+        newest, problems = checkpoint.newest(self.checkpoints) if self.group.first else (None, [])
+        for problem in problems:
+            self.show.say(f"warning: {problem}; going back to the checkpoint before it")
+        step = self.group.tell(-1 if newest is None else checkpoint.number(newest))
+        bf16 = self.group.tell(self.plan.precision.dtype == torch.bfloat16)
+        if not self.group.first:  # what it measured beside the others says little
+            precision = choose("bf16" if bf16 else "fp32", self.plan.device)
+            self.plan = self.plan._replace(precision=precision)
+        return None if step < 0 else self.checkpoints / checkpoint.name(int(step))
+
     def _restore(self, saved: Path) -> None:
         checkpoint.load(saved, self.state)
         if (before := checkpoint.threads(saved)) != torch.get_num_threads():
@@ -122,17 +141,26 @@ class Run:
                 f"warning: the run was computed with {before} threads and goes on with "
                 f"{torch.get_num_threads()}; for the same bits set train.threads: {before}"
             )
+        if (before := checkpoint.processes(saved)) != self.group.size:
+            self.show.say(
+                f"warning: the run was computed by {before} processes and goes on with "
+                f"{self.group.size}; for the same bits start {before}"
+            )
         self.show.say(f"going on from step {self.state.step}")
 
     def describe(self) -> None:
         """Write down what is about to be trained, and where."""
+        if not self.group.first:
+            return
         size = sum(parameter.numel() for parameter in self.bundle.model.parameters())
         facts = environment(str(self.plan.precision), str(self.plan.device))
+        facts["processes"] = self.group.size
         folder.write_json(self.folder / "environment.json", facts)
         folder.write_json(self.folder / "data.json", {**self.prepared.counts, "parameters": size})
+        many = f" in each of {self.group.size} processes" if self.group.size > 1 else ""
         self.show.say(
             f"{size / 1e6:.1f} M parameters; {self.plan.precision} on {self.plan.device} "
-            f"({self.plan.precision.reason}), {torch.get_num_threads()} threads"
+            f"({self.plan.precision.reason}), {torch.get_num_threads()} threads{many}"
         )
 
     def learn(self, stop: Stop) -> None:
@@ -144,7 +172,7 @@ class Run:
         window: list[Update] = []
         self.show.start(self.state.step, self.plan.steps)
         try:
-            for update in steps(self.state, stream, self.plan):
+            for update in steps(self.state, stream, self.plan, self.group):
                 window.append(update)
                 last = update.step == self.plan.steps
                 if update.step % setting.train.log_every == 0 or last:
@@ -153,9 +181,10 @@ class Run:
                 due = update.step % setting.validation.every == 0 or last
                 if due:
                     self._validate()
-                if stop and not due:
+                asked = stop.asked(self.group)
+                if asked and not due:
                     self._save()
-                if stop or (due and self._exhausted()):
+                if asked or (due and self._exhausted()):
                     break
         finally:
             self.show.end()
@@ -181,8 +210,10 @@ class Run:
     def _validate(self) -> None:
         """Score the model on dev, write that down, save, keep the best."""
         setting = self.experiment.validation
-        found = self.measure()
-        self.state.scores.append(found.quality)
+        found = self.measure() if self.group.first else None
+        self.state.scores.append(self.group.tell(found.quality if found else 0.0))
+        if found is None:
+            return
         best = self.best.enter(found.quality, self.state.step, setting.keep)
         record = {
             "kind": "validation",
@@ -192,7 +223,7 @@ class Run:
             "best": best,
             "seconds": self.state.seconds,
         }
-        examples = self.dev_sample()
+        examples = self.dev_sample() if found.predictions else []
         samples = sample_records(self.state.step, examples, found.predictions, setting.samples)
         self._note(record)
         for sample in samples:
@@ -207,6 +238,8 @@ class Run:
         setting = self.experiment.validation
         batches_ = self.prepared.dev_batches()
         dev_loss = loss(self.bundle.model, batches_, self.plan.device, self.plan.precision)
+        if not self.experiment.model.encoder.reads:
+            return Validation(*judge(dev_loss, [], [], setting.choose_by), [])
         predictions, scores = predict_and_score(
             self.transducer, self.dev_sample(), self.metrics, setting.search
         )
@@ -227,7 +260,9 @@ class Run:
 
     def _save(self) -> None:
         """Write a checkpoint and let go of those that are neither the last nor among the best."""
-        saved = checkpoint.save(self.checkpoints, self.state)
+        if not self.group.first:
+            return
+        saved = checkpoint.save(self.checkpoints, self.state, self.group.size)
         kept = {checkpoint.name(step) for _, step in self.best.kept} | {saved.name}
         for path in checkpoint.every(self.checkpoints)[:-2]:
             if path.name not in kept:
@@ -244,6 +279,8 @@ class Run:
         return worn
 
     def _note(self, record: Record) -> None:
+        if not self.group.first:
+            return
         self.journal.add(record)
         if self.board:
             self.board.add(record)

@@ -65,6 +65,8 @@ def synthesise(request: Request, out: Path, parts: Sequence[Path], show: Show) -
     if "\t" in request.tag or request.tag != request.tag.strip():
         raise Problem("a tag has no tab, and no space around it", "--tag")
     model, setting = asked(request.run, request.changes, parts)
+    if not model.panel.reads:
+        raise Problem("a language model answers nothing; name a model that reads", str(request.run))
     unfinished = out.with_name(f"{out.name}.part")
     with folder.alone(unfinished, wait=False):
         done = _begun(unfinished, _identity(request, setting, model), show)
@@ -78,7 +80,7 @@ def _identity(request: Request, setting: PredictBlueprint, model: Transducer) ->
     """Return a SHA-256 of all that the table follows from."""
     path = request.run if is_bundle(request.run) else request.run / "model"
     facts = {
-        "models": [codec.fingerprint for b in model.bundles for codec in b.codecs.values()],
+        "models": [codec.fingerprint for b in model.panel.bundles for codec in b.codecs.values()],
         "weights": folder.digest(path / folder.MANIFEST),
         "text": folder.digest(request.text) if request.text.is_file() else None,
         "setting": setting.model_dump(mode="json"),
@@ -178,7 +180,7 @@ def _fault(line: Line, model: Transducer) -> str | None:
         return "blank lines"
     if "\t" in line.text:
         return "lines with a tab"
-    for bundle in model.bundles:
+    for bundle in model.panel.bundles:
         most = bundle.model.longest["source"]
         if most is not None and len(bundle.codecs["source"].encode(line.text)) + 1 > most:
             return "lines longer than the model has positions for"

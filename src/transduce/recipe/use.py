@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from transduce import folder
-from transduce.bayes_risk import Weights, least_risk
 from transduce.blueprint import Blueprint, override, read
 from transduce.bundle import is_bundle
-from transduce.data.batch import Example
 from transduce.data.lines import Skipped, read_lines
+from transduce.document import by_sentences, unfold
 from transduce.evaluate import (
     BleuBlueprint,
     ChrfBlueprint,
     MetricBlueprint,
     Score,
-    perplexity_score,
 )
 from transduce.evaluate import evaluate as score_texts
 from transduce.experiment import Experiment
 from transduce.problem import Problem
+from transduce.recipe.choose import RerankBlueprint, RiskBlueprint
 from transduce.recipe.init import corpus
+from transduce.recipe.perplexity import language_perplexity, perplexity
 from transduce.result import Result
 from transduce.search.constrain import ConstraintBlueprint
 from transduce.search.ensemble import Average
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
+from transduce.text.sentences import SplitBlueprint
 from transduce.train.progress import Show
 from transduce.transducer import Transducer
 
@@ -61,15 +61,13 @@ class AskBlueprint(Blueprint):
         return model.ensemble(others, self.ensemble.average)
 
 
-class RiskBlueprint(Blueprint):
-    """Minimum Bayes risk: the candidate that is expected to be best."""
+class FusionBlueprint(Blueprint):
+    """A language model beside the model (Gulcehre 2015)."""
 
-    metric: MetricBlueprint = ChrfBlueprint()
-    """what is good"""
-    candidates: Annotated[int, Field(ge=2)] = 16
-    """answers of the search to choose from; their number squared are compared"""
-    weights: Weights = "posterior"
-    """how likely a candidate is to be right: as the model says, or (samples) as often as drawn"""
+    run: str
+    """folder of a run or of a model without an encoder"""
+    weight: NonNegativeFloat = 0.2
+    """of its log-probability; 0 does not ask it"""
 
 
 class PredictBlueprint(AskBlueprint):
@@ -81,8 +79,27 @@ class PredictBlueprint(AskBlueprint):
     """how long answers may be"""
     constraints: tuple[ConstraintBlueprint, ...]
     """what the answer has to obey"""
+    fusion: FusionBlueprint | None = None
+    """a language model that has a say as well; null for none"""
     risk: RiskBlueprint | None = None
     """choose among several answers by a metric; null takes the best of the search"""
+    rerank: RerankBlueprint | None = None
+    """choose among several answers by what other models say; null takes the best of the search"""
+    split: SplitBlueprint | None = None
+    """answer each sentence of a line by itself; null answers lines"""
+
+    @model_validator(mode="after")
+    def _chooses_once(self) -> PredictBlueprint:
+        if self.risk is not None and self.rerank is not None:
+            raise ValueError("risk and rerank each choose an answer; leave one of them out")
+        return self
+
+    def fused(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
+        """Return the model with the language model beside it."""
+        if self.fusion is None:
+            return model
+        language = Transducer.load(self.fusion.run, parts=parts)
+        return model.with_language_model(language, self.fusion.weight)
 
     def answers(
         self, model: Transducer, lines: Iterable[str], best: int = 1, ahead: int = 4096
@@ -92,15 +109,26 @@ class PredictBlueprint(AskBlueprint):
         Raises:
             Problem: more are wanted than there are candidates, or the search finds one answer only.
         """
-        if self.risk is None:
-            yield from model.predict(lines, self.search, alternatives=best - 1, ahead=ahead)
+        if self.split is None:
+            yield from self._answers(model, lines, best, ahead)
             return
-        count = self.risk.candidates
+        if best > 1:
+            raise Problem(
+                "a document has one answer, not several; ask for one, or leave split out", "split"
+            )
+        cut = partial(model.spans, split=self.split)
+        yield from by_sentences(lines, cut, partial(self._answers, model, best=1, ahead=ahead))
+
+    def _answers(
+        self, model: Transducer, lines: Iterable[str], best: int, ahead: int
+    ) -> Iterator[Result]:
+        choice = self.risk or self.rerank
+        count = choice.candidates if choice else best
         if best > count:
-            raise Problem(f"{best} answers are wanted of {count}; raise it", "risk.candidates")
-        metric = self.risk.metric.build()
-        for result in model.predict(lines, self.search, alternatives=count - 1, ahead=ahead):
-            yield least_risk(result, metric, self.risk.weights)
+            name = "risk" if self.risk else "rerank"
+            raise Problem(f"{best} answers are wanted of {count}; raise it", f"{name}.candidates")
+        found = model.predict(lines, self.search, alternatives=count - 1, ahead=ahead)
+        yield from choice.choose(found, self.search) if choice else found
 
 
 class EvaluateBlueprint(PredictBlueprint):
@@ -134,18 +162,19 @@ def predict(
     """
     model, setting = asked(run, changes, parts)
     results = setting.answers(model, lines, best, ahead)
-    cut, none, unproven = list[int](), list[int](), list[int]()
+    cut, none, unproven, pieces = list[int](), list[int](), list[int](), list[int]()
     for number, result in enumerate(results, 1):
         if not result.finished:
             (cut if result.tokens else none).append(number)
         if result.bound is not None and not result.proven:
             unproven.append(number)
+        if any(sentence.span and not sentence.span.whole for sentence in result.sentences):
+            pieces.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores)
-    stuck = " or were left nothing to go on with by the constraints" if setting.constraints else ""
-    _warn(cut, f"reached the length limit{stuck}", show)
-    _warn(none, "are blank: the constraints allow none (within the length limit)", show)
+    _warn_unfinished(cut, none, setting, show)
     _warn(unproven, "are not proven to be the best", show)
+    _warn(pieces, "come from pieces of sentences that were too long", show)
 
 
 def stream(
@@ -158,23 +187,31 @@ def stream(
 ) -> Iterator[str]:
     """Yield one line for each line, in order, bit by bit as answers grow; else as ``predict``."""
     model, setting = asked(run, changes, parts)
-    if setting.risk is not None:
-        raise Problem("it compares whole answers, which cannot be shown as they grow", "risk")
-    cut: list[int] = []
+    for name in ("risk", "rerank"):
+        if getattr(setting, name) is not None:
+            raise Problem("it compares whole answers, which cannot be shown as they grow", name)
+    cut, none = list[int](), list[int]()
     for number, line in enumerate(lines, 1):
-        finished = yield from _on_one_line(model.stream(line, setting.search))
+        bits = model.stream(line, setting.search)
+        if setting.split is not None:
+            each = partial(model.stream, search=setting.search)
+            bits = unfold(line, model.spans(line, setting.split), each)
+        finished, shown = yield from _on_one_line(bits)
         if not finished:
-            cut.append(number)
+            (cut if shown else none).append(number)
         yield "\n"
-    _warn(cut, "reached the length limit", show)
+    _warn_unfinished(cut, none, setting, show)
 
 
-def _on_one_line(bits: Generator[str, None, bool]) -> Generator[str, None, bool]:
+def _on_one_line(bits: Generator[str, None, bool]) -> Generator[str, None, tuple[bool, bool]]:
+    """Yield the bits; return whether the answer has finished, and whether there was any."""
+    shown = False
     while True:
         try:
             bit = next(bits)
         except StopIteration as end:
-            return bool(end.value)
+            return bool(end.value), shown
+        shown = True
         yield _one_line(bit)
 
 
@@ -193,9 +230,17 @@ def asked(
     model = Transducer.load(run, parts=parts)
     own = PredictBlueprint(search=model.search, length=model.length, constraints=model.constraints)
     setting = override(own, changes)
-    model = setting.joined(model, parts)
+    model = setting.fused(setting.joined(model, parts), parts)
     model.length, model.constraints = setting.length, setting.constraints
     return model, setting
+
+
+def _warn_unfinished(
+    cut: Sequence[int], none: Sequence[int], setting: PredictBlueprint, show: Show
+) -> None:
+    stuck = " or were left nothing to go on with by the constraints" if setting.constraints else ""
+    _warn(cut, f"reached the length limit{stuck}", show)
+    _warn(none, "are blank: the constraints allow none (within the length limit)", show)
 
 
 def _warn(numbers: Sequence[int], what: str, show: Show) -> None:
@@ -241,12 +286,16 @@ def evaluate(
     """Score a model on a table or on two parallel files; rows with the same source are references.
 
     The metrics are those of the run, or BLEU and chrF for a model without its run; perplexity is
-    always added. ``parts`` are files of the user's own that define parts of the model or metrics.
+    always added, of the model without a language model that is fused with it. A language model has
+    perplexity alone, on one text file. ``parts`` are files of the user's own that define parts of
+    the model or metrics.
 
     Raises:
         Problem: there is no sound model, the data is faulty, or a change is no right one.
     """
     model = Transducer.load(run, parts=parts)
+    if not model.panel.reads:
+        return [language_perplexity(override(AskBlueprint(), changes).joined(model, parts), data)]
     setting = EvaluateBlueprint(
         search=model.search, length=model.length, constraints=model.constraints
     )
@@ -254,7 +303,8 @@ def evaluate(
         metrics = read(run / "experiment.yaml", Experiment).metrics
         setting = setting.model_copy(update={"metrics": metrics})
     setting = override(setting, changes)
-    model = setting.joined(model, parts)
+    alone = setting.joined(model, parts)
+    model = setting.fused(alone, parts)
     model.length, model.constraints = setting.length, setting.constraints
     base = Path.cwd()
     grouped = corpus(data, base).model_copy(update={"group": True})
@@ -263,24 +313,7 @@ def evaluate(
     sources = (example.sources["source"] for example in examples)
     texts = [result.text for result in setting.answers(model, sources)]
     scores = score_texts(built, texts, [example.references for example in examples], BOOTSTRAP)
-    return [*scores, _perplexity(model, examples)]
-
-
-def _perplexity(model: Transducer, examples: Sequence[Example]) -> Score:
-    """Return the perplexity of all references, an example's together as one segment."""
-    pairs = [
-        (example.sources["source"], text) for example in examples for text in example.references
-    ]
-    sources, targets = zip(*pairs, strict=True)
-    forced = iter(model.force(sources, targets))
-    segments = [
-        [token.log_prob for tokens in islice(forced, len(example.references)) for token in tokens]
-        for example in examples
-    ]
-    nll = np.array([-sum(segment) for segment in segments])
-    tokens = np.array([len(segment) for segment in segments])
-    unit = f"{model.target.blueprint.tokens.kind} {model.target.size}"
-    return perplexity_score(nll, tokens, unit, BOOTSTRAP)
+    return [*scores, perplexity(alone, examples)]
 
 
 def verify(path: Path) -> str:

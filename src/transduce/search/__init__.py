@@ -7,6 +7,7 @@ from transduce.search.diverse_beam import DiverseBeam
 from transduce.search.draft import Draft
 from transduce.search.ensemble import Average, Ensemble
 from transduce.search.exact import Exact, search_errors
+from transduce.search.fusion import Fusion, fused
 from transduce.search.greedy import Greedy
 from transduce.search.hypotheses import (
     GnmtNormalisation,
@@ -35,6 +36,7 @@ __all__ = [
     "Ensemble",
     "Epsilon",
     "Exact",
+    "Fusion",
     "GnmtNormalisation",
     "Greedy",
     "Hypotheses",
@@ -56,5 +58,6 @@ __all__ = [
     "Typical",
     "answers",
     "force",
+    "fused",
     "search_errors",
 ]

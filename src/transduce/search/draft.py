@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from transduce import tree
 from transduce.search.hypotheses import Hypotheses
-from transduce.search.interface import SearchBlueprint
+from transduce.search.interface import SearchBlueprint, require_room
 from transduce.search.scorer import Scorer, quote
 from transduce.search.top import top
 
@@ -71,8 +71,7 @@ class Draft(SearchBlueprint):
         self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"], limit: Int[Tensor, "B"]
     ) -> Iterator[Iterator[Certain]]:
         """Yield the growing answer to each source."""
-        if limit.min() < 1:
-            raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
+        require_room(limit)
         sources, state = quote(scorer, memory), scorer.start(memory)
         for row, most in enumerate(limit.tolist()):
             source = sources.data[row, : int(sources.lengths[row])].tolist()

@@ -28,6 +28,16 @@ class Batch(NamedTuple):
     keys: Int[Tensor, "B"] | None = None
 
 
+def require_room(limit: Int[Tensor, "B"]) -> None:
+    """Stop where a source may not be answered at all.
+
+    Raises:
+        ValueError: a limit is below 1.
+    """
+    if limit.min() < 1:
+        raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
+
+
 class SearchBlueprint(Part):
     """Slot for a search; its blueprint is the search itself."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -18,6 +18,8 @@ from transduce.problem import Problem
 from transduce.text.normalise import NormaliserBlueprint
 from transduce.text.tokenise import SentencePieceBlueprint, Tokeniser, TokeniserBlueprint
 from transduce.text.vocabulary import BOS, BYTES, EOS, SPECIALS, UNK
+
+T = TypeVar("T")
 
 UNKNOWN = "⁇"  # how a symbol that stands for no text is shown
 
@@ -39,11 +41,16 @@ class CodecBlueprint(Blueprint):
     """how texts are made alike"""
     tokens: TokeniserBlueprint = SentencePieceBlueprint()
     """how texts are cut into pieces"""
+    reverse: bool = False
+    """number the pieces from the last to the first: a model then writes from right to left"""
 
 
 class TextBlueprint(Blueprint):
     """How the texts of both sides become numbers."""
 
+    of: str | None = None
+    """folder of a run whose vocabularies are taken, none is learned; for models that are to answer
+    together"""
     source: CodecBlueprint = CodecBlueprint()
     """the side that is read"""
     target: CodecBlueprint | None = None
@@ -58,6 +65,13 @@ class TextBlueprint(Blueprint):
     def _has_one_meaning(self) -> TextBlueprint:
         if self.joint and self.target is not None:
             raise ValueError("a joint vocabulary has the source's settings; leave target out")
+        return self
+
+    @model_validator(mode="after")
+    def _is_learned_or_taken(self) -> TextBlueprint:
+        own = self.source != CodecBlueprint() or self.target is not None or self.reserved
+        if self.of is not None and own:
+            raise ValueError("of: a vocabulary that is taken has its settings; leave yours out")
         return self
 
 
@@ -114,7 +128,7 @@ class TextCodec:
                 ids.append(self._numbers[part])
             else:
                 ids += self._ids(self._pieces(part))
-        return ids
+        return self._ordered(ids)
 
     def alternatives(self, text: str, count: int, seed: int) -> list[list[int]]:
         """Return ``count`` encodings: that of ``encode``, then others drawn at random.
@@ -129,11 +143,11 @@ class TextCodec:
                 cut = self.tokeniser.alternatives(self.blueprint.normalise(part), count, seed)
                 found = [self._ids(pieces) for pieces in cut]
             ways = [way + ids for way, ids in zip(ways, found, strict=True)]
-        return ways
+        return [self._ordered(way) for way in ways]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of symbols; BOS and EOS are no text, an unknown symbol shows as ⁇."""
-        kept = [id for id in ids if id not in (BOS, EOS)]
+        kept = self._ordered([id for id in ids if id not in (BOS, EOS)])
         parts: list[str] = []
         for reserved, run in groupby(kept, self._is_reserved):
             found = list(run)
@@ -189,6 +203,10 @@ class TextCodec:
         pieces = zip(ids, self.pieces(ids), strict=True)
         return self.tokeniser.text([UNKNOWN if id == UNK else piece for id, piece in pieces])
 
+    def _ordered(self, found: list[T]) -> list[T]:
+        """Turn pieces around if they are numbered from the last to the first, and back."""
+        return found[::-1] if self.blueprint.reverse else found
+
     def _ids(self, pieces: list[str]) -> list[int]:
         ids = self.tokeniser.vocabulary.ids(pieces)
         if not self.new:
@@ -230,7 +248,9 @@ class TextCodec:
         return cls(blueprint, blueprint.tokens.load(learned, str(path)), tuple(reserved))
 
     def _files(self) -> list[tuple[str, bytes]]:
-        settings = self.blueprint.model_dump_json(indent=2) + "\n"
+        # What is not set is left out, so that codecs have the fingerprints that they always had.
+        plain = set() if self.blueprint.reverse else {"reverse"}
+        settings = self.blueprint.model_dump_json(indent=2, exclude=plain) + "\n"
         learned = self.tokeniser.to_bytes()
         files = [("json", settings.encode()), (self.blueprint.tokens.suffix, learned)]
         if self.reserved:

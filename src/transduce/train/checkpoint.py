@@ -19,7 +19,7 @@ from transduce.train.loop import TrainState
 WEIGHTS, OPTIMISER, STATE = "weights.safetensors", "optimiser.safetensors", "state.json"
 
 
-def save(root: Path, state: TrainState) -> Path:
+def save(root: Path, state: TrainState, processes: int = 1) -> Path:
     """Write ``root/step-N`` whole or not at all."""
     target = root / name(state.step)
 
@@ -33,6 +33,7 @@ def save(root: Path, state: TrainState) -> Path:
             "seconds": state.seconds.hex(),
             "scores": [score.hex() for score in state.scores],
             "threads": torch.get_num_threads(),
+            "processes": processes,
             "torch": torch.__version__,
         }
         folder.write_json(fresh / STATE, facts)
@@ -63,10 +64,21 @@ def threads(source: Path) -> int:
     return count
 
 
+def processes(source: Path) -> int:
+    """Return the number of processes that the run was computed by."""
+    count: int = folder.read_json(source / STATE).get("processes", 1)
+    return count
+
+
 def every(root: Path) -> list[Path]:
     """Return the checkpoints of a run, oldest first."""
     found = [path for path in root.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=number)
+
+
+def number(path: Path) -> int:
+    """Return the update that a checkpoint was made after."""
+    return int(path.name.removeprefix("step-"))
 
 
 def remove(path: Path) -> None:

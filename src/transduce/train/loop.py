@@ -19,6 +19,7 @@ from transduce.problem import Problem
 from transduce.train.memory import forget_shapes, keep_freed_memory
 from transduce.train.objective import Learner, Loss
 from transduce.train.optimise import OptimiserBlueprint
+from transduce.train.parallel import ALONE, Group
 from transduce.train.precision import Precision
 
 Stream = Iterator[tuple[Position, Batch]]
@@ -61,7 +62,7 @@ class Update(NamedTuple):
     seconds: float
 
 
-def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
+def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -> Iterator[Update]:
     """Make one update after another until ``plan.steps``, changing ``state``.
 
     Everything random in an update follows from (seed, step), so a run that continues from a saved
@@ -82,12 +83,13 @@ def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
         batches = [next(stream) for _ in range(plan.accumulate)]
         tokens = sum(int(batch.tokens) for _, batch in batches)
         losses = []
-        for _, batch in batches:
+        for batch in group.shares(batch for _, batch in batches):
             precision, recompute = plan.precision.autocast(plan.device), recomputing(plan.recompute)
             with drawing_from(pool), precision, recompute:
                 loss = state.learner(batch.to(plan.device))
             (loss.total / tokens).backward()
             losses.append(Loss(loss.total.detach(), loss.nll))
+        total, nll = group.sum(state.learner.parameters(), losses)
         norm = nn.utils.clip_grad_norm_(state.learner.parameters(), plan.optimiser.clip)
         if not norm.isfinite():
             raise Problem(
@@ -102,7 +104,6 @@ def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
         state.step += 1
         state.tokens += tokens
         state.seconds += seconds
-        total, nll = (torch.stack(values).sum() for values in zip(*losses, strict=True))
         yield Update(state.step, tokens, total, nll, norm, rate, seconds)
 
 

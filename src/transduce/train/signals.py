@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from transduce.train.parallel import Group
+
 
 class Stop:
     """Which signal has asked for an end, if any."""
@@ -17,6 +19,13 @@ class Stop:
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+    def asked(self, group: Group) -> bool:
+        """Return, the same in all processes of a group, whether any of them was asked to end."""
+        number = group.most(self.signal or 0)
+        if number:
+            self.signal = signal.Signals(number)
+        return number > 0
 
     @property
     def exit_code(self) -> int:

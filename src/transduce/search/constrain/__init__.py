@@ -12,6 +12,7 @@ from transduce.search.constrain.constraint import (
     Texts,
     constrained,
 )
+from transduce.search.constrain.continuation import Continuation
 from transduce.search.constrain.match import MatchBlueprint, Matching
 from transduce.search.constrain.phrases import ForbiddenBlueprint, forbid
 from transduce.search.constrain.prefix import ForcedPrefix, PrefixBlueprint, opening
@@ -28,6 +29,7 @@ __all__ = [
     "Constrained",
     "Constraint",
     "ConstraintBlueprint",
+    "Continuation",
     "ForbiddenBlueprint",
     "ForcedPrefix",
     "MatchBlueprint",

@@ -1,0 +1,146 @@
+"""Processes that train together do what one does, stop together and go on in any number."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from together import Together, command, wait
+
+from transduce import folder
+from transduce.train.track import Journal
+
+SETTINGS = """
+data:
+  train: {kind: tsv, path: train.tsv}
+  dev: {kind: tsv, path: dev.tsv}
+text: {source: {tokens: characters}}
+model:
+  encoder: {kind: recurrent, embedding: 8, width: 16, dropout: 0}
+  decoder: {kind: recurrent, embedding: 8, width: 16, dropout: 0}
+train: {max_steps: 12, batch: {tokens: 24}, threads: 1, precision: fp32, log_every: 1}
+validation: {every: 6, examples: 4, keep: 2, average: false, patience: 0}
+metrics: [exact]
+"""
+DROPOUT = ("model.encoder.dropout=0.4", "model.decoder.dropout=0.4")
+ENDLESS = ("train.max_steps=100000", "validation.every=100000")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    words = [f"{number:03d}"[: 1 + number % 3] for number in range(70)]
+    rows = [f"{word}\t{word[::-1]}\n" for word in words]
+    (tmp_path / "train.tsv").write_text("".join(rows[:50]), encoding="utf-8")
+    (tmp_path / "dev.tsv").write_text("".join(rows[50:]), encoding="utf-8")
+    (tmp_path / "exp.yaml").write_text(SETTINGS, encoding="utf-8")
+    return tmp_path
+
+
+class Training(Together):
+    """``transduce train`` in several processes."""
+
+    def __init__(self, data: Path, run: str, size: int, *changes: str) -> None:
+        self.run, self.log = data / run, data / f"{run}.log"
+        self.log.unlink(missing_ok=True)
+        arguments = ["train", "exp.yaml", "--run", run, *changes]
+        super().__init__(size, command, data, self.log, arguments)
+
+    def under_way(self, updates: int = 5) -> None:
+        """Wait until so many updates are written down."""
+        wait(lambda: not self.alive or len(records(self.run)) >= updates)
+        assert self.alive, self.said
+
+    @property
+    def alive(self) -> bool:
+        return any(process.is_alive() for process in self.processes)
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def send(self, which: int, number: signal.Signals) -> None:
+        pid = self.processes[which].pid
+        assert pid
+        os.kill(pid, number)
+
+
+def train(data: Path, run: str, size: int, *changes: str) -> str:
+    training = Training(data, run, size, *changes)
+    assert training.codes() == [0] * size, training.said
+    return training.said
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    return Journal(run / "train.jsonl").read()
+
+
+def losses(run: Path) -> list[float]:
+    return [r["scores"]["loss"] if "scores" in r else r["loss"] for r in records(run)]
+
+
+def weights(run: Path) -> str:
+    return folder.digest(run / "checkpoints/step-0000012/weights.safetensors")
+
+
+def saved(run: Path) -> int:
+    *_, last = sorted((run / "checkpoints").glob("step-*"))
+    folder.verify(last)
+    return int(folder.read_json(last / "state.json")["step"])
+
+
+def test_two_processes_learn_what_one_does_and_any_number_goes_on(data: Path) -> None:
+    train(data, "one", 1)
+    said = train(data, "two", 2, "train.max_steps=6")
+    assert "in each of 2 processes" in said
+    assert said.count("step 6/6") == 1
+    assert "by 2 processes and goes on with 1" in train(data, "two", 1)
+    assert losses(data / "two") == pytest.approx(losses(data / "one"), abs=1e-5)
+    assert len(losses(data / "one")) == 14
+    one, two = ([r.get("tokens") for r in records(data / run)] for run in ("one", "two"))
+    assert one == two
+
+
+def test_with_dropout_the_same_number_of_processes_goes_on_bit_for_bit(data: Path) -> None:
+    train(data, "whole", 2, *DROPOUT)
+    train(data, "parts", 2, *DROPOUT, "train.max_steps=7")
+    train(data, "parts", 2, *DROPOUT)
+    assert weights(data / "whole") == weights(data / "parts")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_any_process_stops_all_and_saves(
+    data: Path, number: signal.Signals, code: int
+) -> None:
+    training = Training(data, "run", 2, *ENDLESS)
+    training.under_way()
+    training.send(1, number)
+    assert training.codes() == [code, code]
+    assert saved(data / "run") == records(data / "run")[-1]["step"]
+    assert training.said.count("stopped and saved") == 1
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_if_one_process_dies_all_end_and_training_again_goes_on(data: Path, which: int) -> None:
+    training = Training(data, "run", 2, "train.max_steps=100000", "validation.every=4")
+    training.under_way(8)
+    training.send(which, signal.SIGKILL)
+    expected = [75, 75]
+    expected[which] = -signal.SIGKILL
+    assert training.codes() == expected
+    told = [line for line in training.said.split("\n") if "train again to go on" in line]
+    assert len(told) == which  # by the first process, if it is alive
+    assert "Traceback" not in training.said
+    step = saved(data / "run")
+    changes = (f"train.max_steps={step + 2}", "validation.every=4")
+    assert f"going on from step {step}" in train(data, "run", 2, *changes)
+
+
+def test_a_mistake_is_told_once(data: Path) -> None:
+    (data / "train.tsv").write_text("no table\n", encoding="utf-8")
+    training = Training(data, "run", 2)
+    assert training.codes() == [2, 75]
+    assert training.said.count("train.tsv:1") == 1
+    assert "gone" not in training.said
