@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from transduce.adapt import AdaptBlueprint, StartBlueprint
 from transduce.blueprint import Blueprint
+from transduce.data.corpora import CorpusBlueprint
+from transduce.data.mixture import MixtureBlueprint
 from transduce.data.monolingual import MonolingualBlueprint
-from transduce.data.read import CorpusBlueprint
 from transduce.data.store import LimitsBlueprint
 from transduce.data.stream import BatchBlueprint
 from transduce.evaluate import BleuBlueprint, ChrfBlueprint, MetricBlueprint
@@ -38,6 +39,18 @@ class DataBlueprint(Blueprint):
     """what the finished model is scored on"""
     limits: LimitsBlueprint = LimitsBlueprint()
     """how long a training example may be"""
+
+    @model_validator(mode="after")
+    def _is_scored_on_what_does_not_change(self) -> DataBlueprint:
+        if self.test is not None and self.test.denoises:
+            raise ValueError(
+                "test: what a noise makes of a text is drawn, and no test set; leave it out, the "
+                "scores on dev say how well noise is undone"
+            )
+        for name, corpus in (("dev", self.dev), ("test", self.test)):
+            if corpus is not None and corpus.weighted:
+                raise ValueError(f"{name}: weights count in training alone; leave weight out")
+        return self
 
 
 class TrainBlueprint(Blueprint):
@@ -197,6 +210,30 @@ class Experiment(Blueprint):
             raise ValueError(
                 "model.tie: all makes one table of both sides, which needs one vocabulary; set "
                 "text.joint: true, or model.tie: output"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _writes_what_it_reads(self) -> Experiment:
+        made_of_target = self.data.train.denoises or self.data.dev.denoises
+        if made_of_target and (not self.text.joint or self.model.head.slots):
+            raise ValueError(
+                "data: denoise reads and writes one text, and what the noise takes away cannot be "
+                "copied; set text.joint: true, and leave model.head.new_words out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _learns_from_what_it_is_given(self) -> Experiment:
+        if self.data.train.weighted and not self.train.objective.weighs:
+            raise ValueError(
+                f"train.objective: {self.train.objective.kind} makes no use of the weights of "
+                "examples; take cross_entropy, or leave weight out of data.train"
+            )
+        if self.train.batch.curriculum and isinstance(self.data.train, MixtureBlueprint):
+            raise ValueError(
+                "train.batch.curriculum: the temperature of a mixture says whose turn it is; take "
+                "one corpus, which may have several files, or no curriculum"
             )
         return self
 

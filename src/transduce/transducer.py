@@ -378,7 +378,7 @@ class Transducer:
         tokeniser = self.target.tokeniser
         target = Target(
             self.target.encode,
-            lambda: Texts(tokeniser.texts(), tokeniser.spaced),
+            lambda: Texts(self.target.texts(), tokeniser.spaced),
             partial(self.panel.limit, length=self.length),
             self.device,
         )

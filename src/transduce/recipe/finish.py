@@ -89,7 +89,7 @@ def _line(text: str) -> str:
 def draw_attention(run: Run, longest: int = LONGEST_DRAWN) -> None:
     """Write where the model looked in a few dev examples with no longer sources."""
     store, dev = run.prepared.dev_store, run.prepared.dev
-    fitting = np.flatnonzero(store.lengths(store.first[:-1])[0] <= longest)
+    fitting = np.flatnonzero(store.lengths(store.starts())[0] <= longest)
     if not len(fitting):
         run.show.say(f"no source of dev has {longest} symbols or fewer: no attention is drawn")
     places = fitting[spread(len(fitting), ATTENTION_MAPS)]

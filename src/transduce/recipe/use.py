@@ -196,7 +196,7 @@ def predict(
     Raises:
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
-    model, setting = _asked(run, changes, parts)
+    model, setting = asked(run, changes, parts)
     results = setting.answers(model, lines, best, ahead)
     cut, none, unproven, pieces = list[int](), list[int](), list[int](), list[int]()
     for number, result in enumerate(results, 1):
@@ -222,7 +222,7 @@ def stream(
     show: Show,
 ) -> Iterator[str]:
     """Yield one line for each line, in order, bit by bit as answers grow; else as ``predict``."""
-    model, setting = _asked(run, changes, parts)
+    model, setting = asked(run, changes, parts)
     for name in ("risk", "rerank", "confidence"):
         if getattr(setting, name):
             raise Problem("it is about whole answers, which cannot be shown as they grow", name)
@@ -255,10 +255,14 @@ def _one_line(text: str) -> str:
     return text.replace("\n", " ")  # a line stays a line
 
 
-def _asked(
+def asked(
     run: Path, changes: Sequence[str], parts: Sequence[Path]
 ) -> tuple[Transducer, ShownBlueprint]:
-    """Load a model, and others to ask as well; change how they answer."""
+    """Load a model, and others to ask as well; change how they answer.
+
+    Raises:
+        Problem: there is no sound model, or a change is no right one.
+    """
     model = Transducer.load(run, parts=parts)
     own = ShownBlueprint(search=model.search, length=model.length, constraints=model.constraints)
     setting = override(own, changes)
