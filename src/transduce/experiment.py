@@ -18,6 +18,7 @@ from transduce.search.greedy import Greedy
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
 from transduce.text.codec import TextBlueprint
+from transduce.train.faults import FaultsBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Setting
@@ -49,6 +50,8 @@ class TrainBlueprint(Blueprint):
     """what is minimised"""
     optimiser: OptimiserBlueprint = OptimiserBlueprint()
     """how the weights are changed"""
+    faults: FaultsBlueprint = FaultsBlueprint()
+    """what happens to updates that are not numbers"""
     recompute: bool = False
     """compute what is inside each layer again for its gradient instead of keeping it: less memory,
     more time, the same bits"""

@@ -12,10 +12,11 @@ from torch import Tensor
 from transduce import folder
 from transduce.bundle import Bundle, BundleBlueprint
 from transduce.data.batch import Example
-from transduce.data.stream import Position, batches
+from transduce.data.stream import Position
 from transduce.evaluate import Score
 from transduce.experiment import Experiment
 from transduce.recipe.card import card
+from transduce.recipe.faults import last_good, naming, updates
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, environment
 from transduce.recipe.validate import (
@@ -27,7 +28,7 @@ from transduce.recipe.validate import (
     spread,
 )
 from transduce.train import checkpoint
-from transduce.train.loop import Plan, TrainState, Update, steps
+from transduce.train.loop import Plan, TrainState, Update
 from transduce.train.objective import Learner
 from transduce.train.precision import choose
 from transduce.train.progress import Show
@@ -84,6 +85,7 @@ class Run:
             place,
             choose(setting.precision, place),
             setting.recompute,
+            setting.faults,
         )
         self.metrics = [metric.build() for metric in experiment.metrics]
         self.names = [metric.kind for metric in experiment.metrics]
@@ -106,14 +108,19 @@ class Run:
             self.show.say(f"warning: {problem}; going back to the checkpoint before it")
         if newest is not None:
             self._restore(newest)
+        self.rewind()
+        return newest is not None
+
+    def rewind(self) -> None:
+        """Forget what was written down after the update at which the run stands."""
         for journal in (self.journal, self.samples):
             journal.rewind(self.state.step)
         if self.experiment.train.tensorboard:
             self.board = TensorBoard(self.folder / "tensorboard", self.state.step)
+        self.best = Best([])
         for record in self.journal.read():
             if record["kind"] == "validation":
                 self.best.enter(record["quality"], record["step"], self.experiment.validation.keep)
-        return newest is not None
 
     def _restore(self, saved: Path) -> None:
         checkpoint.load(saved, self.state)
@@ -138,16 +145,18 @@ class Run:
     def learn(self, stop: Stop) -> None:
         """Make updates until the end, an early end, or a signal; validate and save on the way."""
         setting = self.experiment
-        stream = batches(
-            self.prepared.train, setting.train.batch, setting.seed, self.state.position
-        )
+        if not checkpoint.every(self.checkpoints):
+            self._save()  # there is always one to go back to
         window: list[Update] = []
         self.show.start(self.state.step, self.plan.steps)
         try:
-            for update in steps(self.state, stream, self.plan):
-                window.append(update)
+            for update in updates(self):
+                if window and window[-1].step >= update.step:
+                    window = []  # the run went back
+                if update.fault is None:
+                    window.append(update)
                 last = update.step == self.plan.steps
-                if update.step % setting.train.log_every == 0 or last:
+                if window and (update.step % setting.train.log_every == 0 or last):
                     self._log(window)
                     window = []
                 due = update.step % setting.validation.every == 0 or last
@@ -175,7 +184,7 @@ class Run:
             "tokens_per_second": tokens / seconds,
             "seconds": self.state.seconds,
         }
-        self._note(record)
+        self.note(record)
         self.show.update(record, self.plan.steps, seconds / len(window))
 
     def _validate(self) -> None:
@@ -194,7 +203,7 @@ class Run:
         }
         examples = self.dev_sample()
         samples = sample_records(self.state.step, examples, found.predictions, setting.samples)
-        self._note(record)
+        self.note(record)
         for sample in samples:
             self.samples.add(sample)
         self._save()
@@ -206,7 +215,8 @@ class Run:
         """Return how good the model is on dev as it stands."""
         setting = self.experiment.validation
         batches_ = self.prepared.dev_batches()
-        dev_loss = loss(self.bundle.model, batches_, self.plan.device, self.plan.precision)
+        with naming(self.prepared.dev_store):
+            dev_loss = loss(self.bundle.model, batches_, self.plan.device, self.plan.precision)
         predictions, scores = predict_and_score(
             self.transducer, self.dev_sample(), self.metrics, setting.search
         )
@@ -226,9 +236,11 @@ class Run:
         return [examples[i] for i in spread(len(examples), self.experiment.validation.examples)]
 
     def _save(self) -> None:
-        """Write a checkpoint and let go of those that are neither the last nor among the best."""
+        """Write a checkpoint; let go of those that are neither the last nor among the best."""
         saved = checkpoint.save(self.checkpoints, self.state)
         kept = {checkpoint.name(step) for _, step in self.best.kept} | {saved.name}
+        if good := last_good(self):
+            kept.add(good.name)
         for path in checkpoint.every(self.checkpoints)[:-2]:
             if path.name not in kept:
                 checkpoint.remove(path)
@@ -243,7 +255,8 @@ class Run:
             self.show.say(f"no better for {patience} validations: ending here")
         return worn
 
-    def _note(self, record: Record) -> None:
+    def note(self, record: Record) -> None:
+        """Write a record into the journal."""
         self.journal.add(record)
         if self.board:
             self.board.add(record)

@@ -32,6 +32,9 @@ def save(root: Path, state: TrainState) -> Path:
             "tokens": state.tokens,
             "seconds": state.seconds.hex(),
             "scores": [score.hex() for score in state.scores],
+            "left_out": state.left_out,
+            "in_a_row": state.in_a_row,
+            "returns": state.returns,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
@@ -55,11 +58,20 @@ def load(source: Path, state: TrainState) -> None:
     state.step, state.tokens = facts["step"], facts["tokens"]
     state.seconds = float.fromhex(facts["seconds"])
     state.scores = [float.fromhex(score) for score in facts["scores"]]
+    state.left_out, state.in_a_row, state.returns = (
+        facts.get(name, 0) for name in ("left_out", "in_a_row", "returns")
+    )
 
 
 def threads(source: Path) -> int:
     """Return the number of threads that the run was computed with."""
     count: int = folder.read_json(source / STATE)["threads"]
+    return count
+
+
+def in_a_row(source: Path) -> int:
+    """Return how many updates right before it were left out."""
+    count: int = folder.read_json(source / STATE).get("in_a_row", 0)
     return count
 
 
