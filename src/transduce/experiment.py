@@ -22,6 +22,7 @@ from transduce.train.faults import FaultsBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Setting
+from transduce.train.signals import TimeLimit
 
 
 class DataBlueprint(Blueprint):
@@ -63,6 +64,9 @@ class TrainBlueprint(Blueprint):
     """processor threads; one for each core if left out"""
     log_every: int = Field(50, ge=1)
     """updates between two lines of the journal"""
+    time_limit: TimeLimit | None = None
+    """time after which the run is saved and ends, such as 3 h, 90 min or 2 d, for machines that are
+    lent; the same command goes on"""
     tensorboard: bool = False
     """also write for TensorBoard (extra: track)"""
 

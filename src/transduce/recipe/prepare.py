@@ -29,6 +29,7 @@ FREE = (  # settings that may change between the parts of a run without making i
     ("train", "max_steps"),
     ("train", "log_every"),
     ("train", "tensorboard"),
+    ("train", "time_limit"),
     ("train", "threads"),
     ("train", "recompute"),
     ("validation", "patience"),

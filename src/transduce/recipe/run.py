@@ -32,7 +32,7 @@ from transduce.train.loop import Plan, TrainState, Update
 from transduce.train.objective import Learner
 from transduce.train.precision import choose
 from transduce.train.progress import Show
-from transduce.train.signals import Stop
+from transduce.train.signals import Broken, Stop
 from transduce.train.track import Journal, Record, TensorBoard
 from transduce.transducer import Transducer
 
@@ -147,6 +147,12 @@ class Run:
         setting = self.experiment
         if not checkpoint.every(self.checkpoints):
             self._save()  # there is always one to go back to
+        if self._due() and self.state.validated < self.state.step:
+            self._validate(stop)  # a signal came in between
+        if stop:
+            self._stopped()
+        if stop or self._exhausted():
+            return
         window: list[Update] = []
         self.show.start(self.state.step, self.plan.steps)
         try:
@@ -159,15 +165,26 @@ class Run:
                 if window and (update.step % setting.train.log_every == 0 or last):
                     self._log(window)
                     window = []
-                due = update.step % setting.validation.every == 0 or last
-                if due:
-                    self._validate()
-                if stop and not due:
-                    self._save()
-                if stop or (due and self._exhausted()):
+                if self._due():
+                    self._validate(stop)
+                if stop:
+                    self._stopped()
+                if stop or (self._due() and self._exhausted()):
                     break
         finally:
             self.show.end()
+
+    def _due(self) -> bool:
+        """Whether this update is one that a validation follows."""
+        step = self.state.step
+        return step % self.experiment.validation.every == 0 or step == self.plan.steps
+
+    def _stopped(self) -> None:
+        """Save the run as it stands, if it is not, and say so."""
+        step, last = self.state.step, self.plan.steps
+        if not (self.checkpoints / checkpoint.name(step)).exists():
+            self._save()
+        self.show.say(f"stopped and saved at step {step} of {last}; train again to go on")
 
     def _log(self, window: Sequence[Update]) -> None:
         tokens = sum(update.tokens for update in window)
@@ -187,11 +204,16 @@ class Run:
         self.note(record)
         self.show.update(record, self.plan.steps, seconds / len(window))
 
-    def _validate(self) -> None:
-        """Score the model on dev, write that down, save, keep the best."""
+    def _validate(self, stop: Stop) -> None:
+        """Score the model on dev, write that down, save, keep the best; a signal comes first."""
         setting = self.experiment.validation
-        found = self.measure()
+        try:
+            with stop.at_once():
+                found = self.measure()
+        except Broken:
+            return
         self.state.scores.append(found.quality)
+        self.state.validated = self.state.step
         best = self.best.enter(found.quality, self.state.step, setting.keep)
         record = {
             "kind": "validation",

@@ -32,6 +32,7 @@ def save(root: Path, state: TrainState) -> Path:
             "tokens": state.tokens,
             "seconds": state.seconds.hex(),
             "scores": [score.hex() for score in state.scores],
+            "validated": state.validated,
             "left_out": state.left_out,
             "in_a_row": state.in_a_row,
             "returns": state.returns,
@@ -58,6 +59,7 @@ def load(source: Path, state: TrainState) -> None:
     state.step, state.tokens = facts["step"], facts["tokens"]
     state.seconds = float.fromhex(facts["seconds"])
     state.scores = [float.fromhex(score) for score in facts["scores"]]
+    state.validated = facts.get("validated", state.step)
     state.left_out, state.in_a_row, state.returns = (
         facts.get(name, 0) for name in ("left_out", "in_a_row", "returns")
     )
@@ -93,6 +95,8 @@ def newest(root: Path) -> tuple[Path | None, list[Problem]]:
 
     Damaged ones are set aside as ``step-N.damaged``.
     """
+    for old in root.glob(".step-*.old"):  # the power went while it was written anew
+        folder.recover(old.with_name(old.name.removeprefix(".").removesuffix(".old")))
     problems = []
     for path in reversed(every(root)):
         try:

@@ -36,6 +36,7 @@ class TrainState:
     tokens: int = 0  # target tokens learned from
     seconds: float = 0.0  # spent in updates
     scores: list[float] = field(default_factory=list)  # of the validations, higher is better
+    validated: int = 0  # the update after which the last of them was
     left_out: int = 0  # updates that were not numbers
     in_a_row: int = 0  # of these, the last ones without one between them that was a number
     returns: int = 0  # times that the run went back to lower its rate
