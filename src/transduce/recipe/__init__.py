@@ -11,6 +11,7 @@ from transduce.folder import alone
 from transduce.recipe.finish import finish
 from transduce.recipe.prepare import prepare
 from transduce.recipe.run import Run
+from transduce.recipe.writing import writable
 from transduce.train.progress import Show, duration
 from transduce.train.signals import Broken, listening
 
@@ -28,13 +29,18 @@ def train(experiment: Experiment, base: Path, folder: Path, show: Show) -> int:
     if experiment.train.threads:
         torch.set_num_threads(experiment.train.threads)
     torch.manual_seed(experiment.seed)
-    with alone(folder, wait=False), listening(experiment.train.time_limit) as stop:
+    with (
+        writable(folder),
+        alone(folder, wait=False),
+        listening(experiment.train.time_limit) as stop,
+    ):
         try:
             with stop.at_once():
                 run = Run(experiment, folder, prepare(experiment, base, folder, show), show)
                 if not run.resume():
                     run.describe()
             run.learn(stop)
+            run.require_saved()
             if stop:
                 return stop.exit_code
             with stop.at_once():

@@ -15,6 +15,7 @@ from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe.prepare import Prepared
 from transduce.recipe.replay import FOLDER, keep
+from transduce.recipe.writing import Writing
 from transduce.train import checkpoint
 from transduce.train.faults import Fault
 from transduce.train.fitting import TooLarge
@@ -35,6 +36,7 @@ class Run(Protocol):
     state: TrainState
     plan: Plan
     journal: Journal
+    writing: Writing
 
     @property
     def checkpoints(self) -> Path:
@@ -155,7 +157,9 @@ def _note(run: Run, fault: Fault) -> None:
             "examples": places[:NAMED],
         }
     )
-    kept = keep(run.folder / FOLDER, fault, run.state.learner.model, run.plan, places)
+    kept: Path | None = None
+    with run.writing.trying("the faulty update"):
+        kept = keep(run.folder / FOLDER, fault, run.state.learner.model, run.plan, places)
     cause = f"; to see why: transduce replay {kept}" if kept else ""
     run.show.say(
         f"warning: step {fault.step + 1} is left out: its loss is {fault.total:g} and the norm of "

@@ -22,6 +22,7 @@ from transduce.data.store import prepare as encode
 from transduce.data.stream import by_length
 from transduce.experiment import Experiment
 from transduce.problem import Problem
+from transduce.recipe.same import same_data, same_schedule
 from transduce.text.codec import TextCodec, learn_codecs
 from transduce.train.progress import Show
 
@@ -98,9 +99,10 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
         counts[name]["skipped"] = sum(left_out.counts.values())
         _tell(name, left_out, show)
     counts["vocabulary"] = {name: codec.size for name, codec in codecs.items()}
-    counts["train"]["fingerprint"] = stores["train"].fingerprint
-    if run is not None:
-        _same_data(stores["train"], run)
+    for name, store in stores.items():
+        counts[name]["fingerprint"] = store.fingerprint
+        if run is not None:
+            same_data(name, store.fingerprint, run)
     train, dev = stores["train"], stores["dev"]
     if slots and int(train.symbols["source"].values.max()) < codecs["source"].size:
         show.say(
@@ -171,7 +173,8 @@ def _same_experiment(experiment: Experiment, run: Path) -> None:
     """Write the experiment into a new run folder; refuse an old one of another experiment."""
     path = run / "experiment.yaml"
     if path.exists():
-        before = _settings(blueprint.read(path, Experiment))
+        begun = blueprint.read(path, Experiment)
+        before = _settings(begun)
         now = _settings(experiment)
         changed = sorted(
             key for key in before.keys() | now.keys() if before.get(key) != now.get(key)
@@ -183,19 +186,9 @@ def _same_experiment(experiment: Experiment, run: Path) -> None:
                 f"{len(changed) - 1} more); choose another folder, or put them back to go on",
                 str(run),
             )
-    run.mkdir(parents=True, exist_ok=True)
+        same_schedule(begun, experiment, run)
+    folder.make(run)
     folder.write_text(path, blueprint.dump(experiment))
-
-
-def _same_data(store: Store, run: Path) -> None:
-    """Refuse to go on with a run whose training data has changed."""
-    path = run / "data.json"
-    if path.exists() and folder.read_json(path)["train"]["fingerprint"] != store.fingerprint:
-        raise Problem(
-            "the training data is not what it was when this run began; choose another folder, or "
-            "put the data back to go on",
-            str(run),
-        )
 
 
 def _settings(experiment: Experiment) -> dict[tuple[str, ...], Any]:

@@ -15,10 +15,12 @@ from transduce.data.batch import Example
 from transduce.data.stream import Position
 from transduce.evaluate import Score
 from transduce.experiment import Experiment
+from transduce.problem import Problem
 from transduce.recipe.card import card
 from transduce.recipe.faults import last_good, naming, updates
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, environment
+from transduce.recipe.same import same_precision
 from transduce.recipe.validate import (
     Validation,
     judge,
@@ -27,14 +29,16 @@ from transduce.recipe.validate import (
     sample_records,
     spread,
 )
+from transduce.recipe.writing import Writing
 from transduce.train import checkpoint
 from transduce.train.loop import Plan, TrainState, Update
 from transduce.train.objective import Learner
-from transduce.train.precision import choose
 from transduce.train.progress import Show
 from transduce.train.signals import Broken, Stop
 from transduce.train.track import Journal, Record, TensorBoard
 from transduce.transducer import Transducer
+
+CHECKPOINT = "the checkpoint"
 
 
 @dataclass
@@ -83,7 +87,7 @@ class Run:
             setting.accumulate,
             experiment.seed,
             place,
-            choose(setting.precision, place),
+            same_precision(setting.precision, place, folder_),
             setting.recompute,
             setting.faults,
         )
@@ -95,6 +99,7 @@ class Run:
         )
         self.board: TensorBoard | None = None
         self.best = Best([])
+        self.writing = Writing(show)
 
     @property
     def checkpoints(self) -> Path:
@@ -114,7 +119,8 @@ class Run:
     def rewind(self) -> None:
         """Forget what was written down after the update at which the run stands."""
         for journal in (self.journal, self.samples):
-            journal.rewind(self.state.step)
+            with self.writing.trying(journal.path.name):
+                journal.rewind(self.state.step)
         if self.experiment.train.tensorboard:
             self.board = TensorBoard(self.folder / "tensorboard", self.state.step)
         self.best = Best([])
@@ -147,6 +153,7 @@ class Run:
         setting = self.experiment
         if not checkpoint.every(self.checkpoints):
             self._save()  # there is always one to go back to
+            self.require_saved()
         if self._due() and self.state.validated < self.state.step:
             self._validate(stop)  # a signal came in between
         if stop:
@@ -184,7 +191,23 @@ class Run:
         step, last = self.state.step, self.plan.steps
         if not (self.checkpoints / checkpoint.name(step)).exists():
             self._save()
+        self.require_saved()
         self.show.say(f"stopped and saved at step {step} of {last}; train again to go on")
+
+    def require_saved(self) -> None:
+        """Make sure that the last checkpoint was written.
+
+        Raises:
+            Problem: it could not be.
+        """
+        if why := self.writing.failed.get(CHECKPOINT):
+            before = checkpoint.every(self.checkpoints)
+            raise Problem(
+                f"step {self.state.step} could not be saved ({why}); make room or let it be "
+                "written, then train again: it goes on "
+                f"{f'from {before[-1].name}' if before else 'from the start'}",
+                str(self.checkpoints),
+            )
 
     def _log(self, window: Sequence[Update]) -> None:
         tokens = sum(update.tokens for update in window)
@@ -227,10 +250,13 @@ class Run:
         samples = sample_records(self.state.step, examples, found.predictions, setting.samples)
         self.note(record)
         for sample in samples:
-            self.samples.add(sample)
+            with self.writing.trying(self.samples.path.name):
+                self.samples.add(sample)
         self._save()
         if best:
-            self.save_model(checkpoint.tensors(self.bundle.model), [], f"step {self.state.step}")
+            with self.writing.trying("the model folder"):
+                weights = checkpoint.tensors(self.bundle.model)
+                self.save_model(weights, [], f"step {self.state.step}")
         self.show.validation(record, samples)
 
     def measure(self) -> Validation:
@@ -259,13 +285,16 @@ class Run:
 
     def _save(self) -> None:
         """Write a checkpoint; let go of those that are neither the last nor among the best."""
-        saved = checkpoint.save(self.checkpoints, self.state)
-        kept = {checkpoint.name(step) for _, step in self.best.kept} | {saved.name}
-        if good := last_good(self):
-            kept.add(good.name)
-        for path in checkpoint.every(self.checkpoints)[:-2]:
-            if path.name not in kept:
-                checkpoint.remove(path)
+        with self.writing.trying(CHECKPOINT):
+            for journal in (self.journal, self.samples):
+                journal.force()  # what a checkpoint stands for is written down before it
+            saved = checkpoint.save(self.checkpoints, self.state)
+            kept = {checkpoint.name(step) for _, step in self.best.kept} | {saved.name}
+            if good := last_good(self):
+                kept.add(good.name)
+            for path in checkpoint.every(self.checkpoints)[:-2]:
+                if path.name not in kept:
+                    checkpoint.remove(path)
 
     def _exhausted(self) -> bool:
         """Whether validation has not improved for as long as patience lasts."""
@@ -279,6 +308,7 @@ class Run:
 
     def note(self, record: Record) -> None:
         """Write a record into the journal."""
-        self.journal.add(record)
-        if self.board:
-            self.board.add(record)
+        with self.writing.trying(self.journal.path.name):
+            self.journal.add(record)
+            if self.board:
+                self.board.add(record)

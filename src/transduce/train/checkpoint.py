@@ -71,6 +71,12 @@ def threads(source: Path) -> int:
     return count
 
 
+def progress(source: Path) -> tuple[int, list[float]]:
+    """Return how many updates were made, and the scores of the validations."""
+    facts = folder.read_json(source / STATE)
+    return facts["step"], [float.fromhex(score) for score in facts["scores"]]
+
+
 def in_a_row(source: Path) -> int:
     """Return how many updates right before it were left out."""
     count: int = folder.read_json(source / STATE).get("in_a_row", 0)
