@@ -144,7 +144,7 @@ def test_a_mistake_is_told_once_by_the_first_for_whom_the_others_wait(data: Path
 def test_a_problem_that_all_have_is_told_once(data: Path) -> None:
     training = Training(data, "run", 2, "train.optimiser.rate=1e30", "train.optimiser.clip=1e30")
     assert training.codes() == [2, 2]
-    assert training.said.count("is not a number") == 1
+    assert training.said.count("updates in a row are not numbers") == 1
 
 
 def run(data: Path, *module: str) -> subprocess.Popen[str]:

@@ -96,3 +96,8 @@ class Rows(ABC):
     @abstractmethod
     def example(self, index: int) -> Example:
         """Return an example as text."""
+
+    def place(self, row: int) -> str:
+        """Return where the example of a row was read, as file:line."""
+        index = int(np.searchsorted(self.starts(), row, side="right")) - 1
+        return self.example(index).place
