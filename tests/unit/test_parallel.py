@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from transduce.models.build import ModelBlueprint, build
 from transduce.models.seq2seq import Seq2Seq
 from transduce.sequences import Sequences
 from transduce.train.loop import Plan, TrainState, Update, steps
-from transduce.train.objective import CoverageBlueprint, CrossEntropyBlueprint, Learner, Loss
+from transduce.train.objective import (
+    CoverageBlueprint,
+    CrossEntropyBlueprint,
+    Learner,
+    Loss,
+    Objective,
+)
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.parallel import ALONE, Group, joined
 from transduce.train.precision import Precision
@@ -55,11 +61,11 @@ def of_some_rows(model: Seq2Seq, given: Batch) -> Loss:
     """Use a parameter for even rows alone, which one process of two has none of."""
     loss = cross_entropy(model, given)
     even = int((given.index % 2 == 0).sum())
-    return Loss(loss.total + even * model.some.sum(), loss.nll) if even else loss
+    return Loss(loss.total + even * model.get_parameter("some").sum(), loss.nll) if even else loss
 
 
 def learn(
-    group: Group, sides: dict[str, Any], objective: Callable[[Seq2Seq, Batch], Loss], each: int
+    group: Group, sides: dict[str, Any], objective: Objective, each: int
 ) -> tuple[list[Update], Tensor]:
     torch.manual_seed(1)
     model = build(ModelBlueprint.model_validate(sides), {"source": SYMBOLS, "target": SYMBOLS})
@@ -76,7 +82,7 @@ def learn(
     return updates, torch.cat(weights)
 
 
-def as_alone(sides: dict[str, Any], objective: Callable[[Seq2Seq, Batch], Loss], each: int) -> None:
+def as_alone(sides: dict[str, Any], objective: Objective, each: int) -> None:
     with joined(CPU) as group:
         assert group.size > 1
         ours, weights = learn(group, sides, objective, each)
@@ -110,7 +116,7 @@ def test_several_processes_learn_what_one_does(
     tmp_path: Path,
     size: int,
     sides: dict[str, Any],
-    objective: Callable[[Seq2Seq, Batch], Loss],
+    objective: Objective,
     each: int,
 ) -> None:
     run = Together(size, tmp_path / "log", as_alone, sides, objective, each)
