@@ -127,7 +127,7 @@ def test_samples_are_weighed_by_how_often_they_were_drawn(runs: Path) -> None:
 
 def test_what_compares_whole_answers_cannot_be_streamed(runs: Path) -> None:
     change = f"rerank={{language: {{run: {runs}/language}}}}"
-    with pytest.raises(Problem, match=r"^rerank: it compares whole answers"):
+    with pytest.raises(Problem, match=r"^rerank: it is about whole answers"):
         list(stream(runs / "run", ["abc"], ["search=greedy", change], show=SHOW))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Annotated
 
@@ -18,7 +18,16 @@ from transduce.result import Result
 from transduce.search.interface import SearchBlueprint
 from transduce.transducer import Transducer
 
-BLOCK = 64  # sources whose candidates other models are asked about together
+Chooser = Callable[[Sequence[Result]], Sequence[Result]]
+
+BLOCK = 64  # results that are looked at together
+
+
+def by_block(results: Iterable[Result], chooser: Chooser, ahead: int) -> Iterator[Result]:
+    """Yield what becomes of each result; no more than ``ahead`` are waited for."""
+    waiting = iter(results)
+    while block := list(islice(waiting, min(BLOCK, ahead))):
+        yield from chooser(block)
 
 
 class ChoiceBlueprint(Blueprint):
@@ -28,8 +37,8 @@ class ChoiceBlueprint(Blueprint):
     """answers of the search to choose from"""
 
     @abstractmethod
-    def choose(self, results: Iterable[Result], search: SearchBlueprint) -> Iterator[Result]:
-        """Yield each result as the best of itself and its alternatives, found by that search."""
+    def chooser(self, search: SearchBlueprint) -> Chooser:
+        """Return what makes of each result of that search the best of it and its alternatives."""
 
 
 class RiskBlueprint(ChoiceBlueprint):
@@ -41,8 +50,8 @@ class RiskBlueprint(ChoiceBlueprint):
     """how likely a candidate is to be right: posterior, as the model says; uniform, as often as
     drawn; null: uniform for samples, else posterior"""
 
-    def choose(self, results: Iterable[Result], search: SearchBlueprint) -> Iterator[Result]:
-        """Yield the candidates of least risk.
+    def chooser(self, search: SearchBlueprint) -> Chooser:
+        """Return what finds the candidates of least risk.
 
         Raises:
             Problem: samples are to be weighed by what they were drawn by.
@@ -55,7 +64,7 @@ class RiskBlueprint(ChoiceBlueprint):
             )
         metric = self.metric.build()
         weights = self.weights or ("posterior" if search.distinct else "uniform")
-        return (least_risk(result, metric, weights) for result in results)
+        return lambda results: [least_risk(result, metric, weights) for result in results]
 
 
 class WitnessBlueprint(Blueprint):
@@ -95,13 +104,11 @@ class RerankBlueprint(ChoiceBlueprint):
             raise ValueError("nobody is asked; name a channel, a language or a second model")
         return self
 
-    def choose(self, results: Iterable[Result], search: SearchBlueprint) -> Iterator[Result]:
-        """Yield the candidates that all models together find best."""
+    def chooser(self, search: SearchBlueprint) -> Chooser:
+        """Return what finds the candidates that all models together find best."""
         witnesses = [model.load("answer", "rerank.second") for model in self.second]
         if self.channel is not None:
             witnesses.append(self.channel.load("source", "rerank.channel"))
         if self.language is not None:
             witnesses.append(self.language.load("text", "rerank.language"))
-        waiting = iter(results)
-        while block := list(islice(waiting, BLOCK)):
-            yield from rerank(block, witnesses)
+        return lambda results: rerank(results, witnesses)

@@ -13,6 +13,7 @@ from transduce.data.lines import Skipped
 from transduce.data.monolingual import MonolingualBlueprint
 from transduce.evaluate import Score, perplexity_score
 from transduce.problem import Problem
+from transduce.recipe.init import corpus
 from transduce.transducer import Transducer
 
 BOOTSTRAP = 1000  # resamples behind a confidence interval
@@ -35,13 +36,18 @@ def perplexity(model: Transducer, examples: Sequence[Example]) -> Score:
     return perplexity_score(nll, tokens, unit, BOOTSTRAP)
 
 
-def language_perplexity(model: Transducer, data: Sequence[Path]) -> Score:
-    """Return the perplexity of a language model on a text file, a line each.
+def held_out(model: Transducer, data: Sequence[Path]) -> list[Example]:
+    """Read a table or two parallel files, or for a language model one text file.
+
+    Rows with the same source are one example with several references.
 
     Raises:
-        Problem: there are several files, or the data is faulty.
+        Problem: there are several files for a language model, or the data is faulty.
     """
+    base = Path.cwd()
+    if model.panel.reads:
+        grouped = corpus(data, base).model_copy(update={"group": True})
+        return list(grouped.read(base, Skipped()))
     if len(data) > 1:
         raise Problem("a language model reads no sources; give one text file", "--data")
-    corpus = MonolingualBlueprint(path=str(data[0]))
-    return perplexity(model, list(corpus.read(Path.cwd(), Skipped())))
+    return list(MonolingualBlueprint(path=str(data[0])).read(base, Skipped()))

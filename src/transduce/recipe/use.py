@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
 from transduce import folder
 from transduce.blueprint import Blueprint, override, read
 from transduce.bundle import is_bundle
-from transduce.data.lines import Skipped, read_lines
+from transduce.confidence import confident
+from transduce.data.lines import read_lines
 from transduce.document import by_sentences, unfold
 from transduce.evaluate import (
     BleuBlueprint,
@@ -22,10 +23,11 @@ from transduce.evaluate import (
 )
 from transduce.evaluate import evaluate as score_texts
 from transduce.experiment import Experiment
+from transduce.nn.packed import NumberType, pack
 from transduce.problem import Problem
-from transduce.recipe.choose import RerankBlueprint, RiskBlueprint
-from transduce.recipe.init import corpus
-from transduce.recipe.perplexity import language_perplexity, perplexity
+from transduce.recipe.calibrate import CalibrationBlueprint
+from transduce.recipe.choose import RerankBlueprint, RiskBlueprint, by_block
+from transduce.recipe.perplexity import held_out, perplexity
 from transduce.result import Result
 from transduce.search.constrain import ConstraintBlueprint
 from transduce.search.ensemble import Average
@@ -52,12 +54,19 @@ class AskBlueprint(Blueprint):
 
     ensemble: EnsembleBlueprint | None = None
     """other models to ask as well; null for none"""
+    precision: NumberType | Literal["auto"] = "fp32"
+    """numbers in which a CPU multiplies by large weights: fp32, bf16, int8, or auto: if it gains"""
 
     def joined(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
         """Return the model, together with those of the ensemble."""
+        if self.precision != "fp32":
+            pack(model.model, self.precision)
         if self.ensemble is None:
             return model
-        others = [Transducer.load(run, parts=parts) for run in self.ensemble.runs]
+        others = [
+            Transducer.load(run, parts=parts, precision=self.precision)
+            for run in self.ensemble.runs
+        ]
         return model.ensemble(others, self.ensemble.average)
 
 
@@ -81,6 +90,8 @@ class PredictBlueprint(AskBlueprint):
     """what the answer has to obey"""
     fusion: FusionBlueprint | None = None
     """a language model that has a say as well; null for none"""
+    drafter: str | None = None
+    """folder of a run of a smaller model, which search=speculative asks; null for none"""
     risk: RiskBlueprint | None = None
     """choose among several answers by a metric; null takes the best of the search"""
     rerank: RerankBlueprint | None = None
@@ -94,12 +105,20 @@ class PredictBlueprint(AskBlueprint):
             raise ValueError("risk and rerank each choose an answer; leave one of them out")
         return self
 
-    def fused(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
-        """Return the model with the language model beside it."""
-        if self.fusion is None:
-            return model
-        language = Transducer.load(self.fusion.run, parts=parts)
-        return model.with_language_model(language, self.fusion.weight)
+    @model_validator(mode="after")
+    def _asks_the_drafter(self) -> PredictBlueprint:
+        if self.drafter is not None and not self.search.aided:
+            raise ValueError(f"drafter: {self.search.kind} asks none; set search=speculative")
+        return self
+
+    def accompanied(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
+        """Return the model with the language model, and the small one, beside it."""
+        if self.fusion is not None:
+            language = Transducer.load(self.fusion.run, parts=parts)
+            model = model.with_language_model(language, self.fusion.weight)
+        if self.drafter is not None:
+            model = model.with_draft_model(Transducer.load(self.drafter, parts=parts))
+        return model
 
     def answers(
         self, model: Transducer, lines: Iterable[str], best: int = 1, ahead: int = 4096
@@ -128,7 +147,22 @@ class PredictBlueprint(AskBlueprint):
             name = "risk" if self.risk else "rerank"
             raise Problem(f"{best} answers are wanted of {count}; raise it", f"{name}.candidates")
         found = model.predict(lines, self.search, alternatives=count - 1, ahead=ahead)
-        yield from choice.choose(found, self.search) if choice else found
+        yield from by_block(found, choice.chooser(self.search), ahead) if choice else found
+
+
+class ShownBlueprint(PredictBlueprint):
+    """What can be changed about prediction, and about what is shown of it."""
+
+    confidence: bool = False
+    """how likely each answer is, by calibrated probabilities, in a column before it"""
+
+    def answers(
+        self, model: Transducer, lines: Iterable[str], best: int = 1, ahead: int = 4096
+    ) -> Iterator[Result]:
+        """Yield the answers, with their confidence if it is to be shown."""
+        found = super().answers(model, lines, best, ahead)
+        sure = partial(confident, model)
+        yield from by_block(found, sure, ahead) if self.confidence else found
 
 
 class EvaluateBlueprint(PredictBlueprint):
@@ -136,6 +170,8 @@ class EvaluateBlueprint(PredictBlueprint):
 
     metrics: tuple[MetricBlueprint, ...] = Field((BleuBlueprint(), ChrfBlueprint()), min_length=1)
     """what to score with"""
+    calibration: CalibrationBlueprint | None = None
+    """also how far confidences are off; null does not ask"""
 
 
 def predict(
@@ -160,7 +196,7 @@ def predict(
     Raises:
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
-    model, setting = _asked(run, changes, parts)
+    model, setting = asked(run, changes, parts)
     results = setting.answers(model, lines, best, ahead)
     cut, none, unproven, pieces = list[int](), list[int](), list[int](), list[int]()
     for number, result in enumerate(results, 1):
@@ -171,7 +207,7 @@ def predict(
         if any(sentence.span and not sentence.span.whole for sentence in result.sentences):
             pieces.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
-            yield _row(answer, number if best > 1 else None, scores)
+            yield _row(answer, number if best > 1 else None, scores, setting.confidence)
     _warn_unfinished(cut, none, setting, show)
     _warn(unproven, "are not proven to be the best", show)
     _warn(pieces, "come from pieces of sentences that were too long", show)
@@ -186,10 +222,10 @@ def stream(
     show: Show,
 ) -> Iterator[str]:
     """Yield one line for each line, in order, bit by bit as answers grow; else as ``predict``."""
-    model, setting = _asked(run, changes, parts)
-    for name in ("risk", "rerank"):
-        if getattr(setting, name) is not None:
-            raise Problem("it compares whole answers, which cannot be shown as they grow", name)
+    model, setting = asked(run, changes, parts)
+    for name in ("risk", "rerank", "confidence"):
+        if getattr(setting, name):
+            raise Problem("it is about whole answers, which cannot be shown as they grow", name)
     cut, none = list[int](), list[int]()
     for number, line in enumerate(lines, 1):
         bits = model.stream(line, setting.search)
@@ -219,14 +255,18 @@ def _one_line(text: str) -> str:
     return text.replace("\n", " ")  # a line stays a line
 
 
-def _asked(
+def asked(
     run: Path, changes: Sequence[str], parts: Sequence[Path]
-) -> tuple[Transducer, PredictBlueprint]:
-    """Load a model, and others to ask as well; change how they answer."""
+) -> tuple[Transducer, ShownBlueprint]:
+    """Load a model, and others to ask as well; change how they answer.
+
+    Raises:
+        Problem: there is no sound model, or a change is no right one.
+    """
     model = Transducer.load(run, parts=parts)
-    own = PredictBlueprint(search=model.search, length=model.length, constraints=model.constraints)
+    own = ShownBlueprint(search=model.search, length=model.length, constraints=model.constraints)
     setting = override(own, changes)
-    model = setting.fused(setting.joined(model, parts), parts)
+    model = setting.accompanied(setting.joined(model, parts), parts)
     model.length, model.constraints = setting.length, setting.constraints
     return model, setting
 
@@ -248,10 +288,11 @@ def _places(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:10])) + (", ..." if numbers[10:] else "")
 
 
-def _row(answer: Result, number: int | None, scores: bool) -> str:
+def _row(answer: Result, number: int | None, scores: bool, confidence: bool) -> str:
     text = _one_line(answer.text)
     columns = [f"{number}"] if number else []
     columns += [f"{answer.score:.4f}"] if scores else []
+    columns += [f"{answer.confidence or 0.0:.4f}"] if confidence else []
     return "\t".join([*columns, text])
 
 
@@ -291,7 +332,8 @@ def evaluate(
     """
     model = Transducer.load(run, parts=parts)
     if not model.panel.reads:
-        return [language_perplexity(override(AskBlueprint(), changes).joined(model, parts), data)]
+        asked = override(AskBlueprint(), changes).joined(model, parts)
+        return [perplexity(asked, held_out(model, data))]
     setting = EvaluateBlueprint(
         search=model.search, length=model.length, constraints=model.constraints
     )
@@ -300,16 +342,18 @@ def evaluate(
         setting = setting.model_copy(update={"metrics": metrics})
     setting = override(setting, changes)
     alone = setting.joined(model, parts)
-    model = setting.fused(alone, parts)
+    model = setting.accompanied(alone, parts)
     model.length, model.constraints = setting.length, setting.constraints
-    base = Path.cwd()
-    grouped = corpus(data, base).model_copy(update={"group": True})
-    examples = list(grouped.read(base, Skipped()))
+    examples = held_out(model, data)
     built = [metric.build() for metric in setting.metrics]
     sources = (example.sources["source"] for example in examples)
-    texts = [result.text for result in setting.answers(model, sources)]
+    answers = list(setting.answers(model, sources))
+    texts = [result.text for result in answers]
     scores = score_texts(built, texts, [example.references for example in examples], BOOTSTRAP)
-    return [*scores, perplexity(alone, examples)]
+    scores.append(perplexity(alone, examples))
+    if setting.calibration is not None:
+        scores += setting.calibration.scores(model, examples, answers)
+    return scores
 
 
 def verify(path: Path) -> str:

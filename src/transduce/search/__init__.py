@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transduce.search.beam import Beam
 from transduce.search.diverse_beam import DiverseBeam
-from transduce.search.draft import Draft
+from transduce.search.draft import Draft, DraftedSearch
 from transduce.search.ensemble import Average, Ensemble
 from transduce.search.exact import Exact, search_errors
 from transduce.search.fusion import Fusion, fused
@@ -22,17 +22,20 @@ from transduce.search.length import AtLeast, Length
 from transduce.search.sample import Sample
 from transduce.search.score import force
 from transduce.search.scorer import Quotable, Scorer
+from transduce.search.speculative import Aided, Speculative
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.search.stochastic_beam import StochasticBeam
 from transduce.search.truncate import Epsilon, MinP, TopK, TopP, Truncation, Typical
 
 __all__ = [
+    "Aided",
     "AtLeast",
     "Average",
     "Batch",
     "Beam",
     "DiverseBeam",
     "Draft",
+    "DraftedSearch",
     "Ensemble",
     "Epsilon",
     "Exact",
@@ -49,6 +52,7 @@ __all__ = [
     "Sample",
     "Scorer",
     "SearchBlueprint",
+    "Speculative",
     "StepwiseSearch",
     "StochasticBeam",
     "TopK",
