@@ -16,6 +16,7 @@ from transduce.data.batch import Batch
 from transduce.data.stream import START, Position
 from transduce.models.build import ModelBlueprint, build
 from transduce.models.seq2seq import Seq2Seq
+from transduce.problem import Problem
 from transduce.sequences import Sequences
 from transduce.train.loop import Plan, TrainState, Update, steps
 from transduce.train.objective import (
@@ -143,6 +144,17 @@ def speak(path: Path) -> None:
 def test_processes_tell_each_other_what_only_one_knows(tmp_path: Path) -> None:
     run = Together(2, tmp_path / "log", speak, tmp_path / "touched")
     assert run.codes() == [0, 0], run.said
+
+
+def fail() -> None:
+    with joined(CPU):
+        raise Problem("all have it")
+
+
+def test_a_problem_that_all_have_is_told_by_the_first_alone(tmp_path: Path) -> None:
+    run = Together(3, tmp_path / "log", fail)
+    assert run.codes() == [1, 2, 2], run.said
+    assert run.said.count("Problem: all have it") == 1
 
 
 def test_one_process_speaks_with_nobody() -> None:
