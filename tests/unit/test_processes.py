@@ -28,7 +28,7 @@ train: {max_steps: 12, batch: {tokens: 24}, threads: 1, precision: fp32, log_eve
 validation: {every: 6, examples: 4, keep: 2, average: false, patience: 0}
 metrics: [exact]
 """
-DROPOUT = ("model.encoder.dropout=0.4", "model.decoder.dropout=0.4")
+DROPOUT = ("model.encoder.dropout=0.4", "model.decoder.dropout=0.4", "train.moving_average=0.9")
 ENDLESS = ("train.max_steps=100000", "validation.every=100000")
 
 

@@ -87,7 +87,8 @@ class Run:
             prepared.codecs,
             addendum(experiment),
         )
-        for line in begin(self.bundle.model, prepared.codecs, experiment, folder_):
+        kept = folder_ if group.first else None
+        for line in begin(self.bundle.model, prepared.codecs, experiment, kept):
             show.say(line)
         check_lengths(self.bundle.model.longest, prepared)
         model = self.bundle.model.to(place)
