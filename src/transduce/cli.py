@@ -260,6 +260,35 @@ def _file_and_changes(arguments: Sequence[str] | None, verb: str) -> tuple[Path 
 
 
 @app.command()
+def synthesise(
+    run: Run,
+    text: Annotated[Path, typer.Argument(metavar="TEXT", help="Text, a line each.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.tsv", help="Table to write.")],
+    side: Annotated[
+        str,
+        typer.Option(
+            metavar="source|target",
+            help="What the model's answers are to be: sources (the model translates back) or "
+            "targets (another model is to learn what this one says).",
+        ),
+    ],
+    changes: SearchChanges = None,
+    tag: Annotated[
+        str, typer.Option(metavar="<TAG>", help="A symbol to put before every source.")
+    ] = "",
+    parts: Parts = None,
+) -> None:
+    """Make training data: a table of the lines of a text and a model's answers; resumes."""
+    from transduce.recipe.synthesise import Request, synthesise
+    from transduce.train.progress import Show
+
+    if side not in ("source", "target"):
+        raise Problem(f"no such side {side!r}; choose source or target", "--side")
+    request = Request(run, text, side == "source", tag, changes or ())
+    typer.echo(synthesise(request, out, parts or (), Show()))
+
+
+@app.command()
 def evaluate(
     run: Run,
     data: Annotated[
@@ -305,6 +334,20 @@ def verify(run: Run) -> None:
     from transduce.recipe.use import verify
 
     typer.echo(verify(run))
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of a LoRA run.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model folder to write.")],
+    base: Annotated[
+        Path | None, typer.Option(help="The model that it was made for, if that has moved.")
+    ] = None,
+) -> None:
+    """Make one model of a LoRA adapter and its base."""
+    from transduce.recipe.start import merge
+
+    typer.echo(merge(adapter, model, base))
 
 
 @app.command()

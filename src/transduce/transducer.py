@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from transduce.blueprint import define
-from transduce.bundle import Bundle, is_bundle
+from transduce.bundle import Bundle, model_folder
 from transduce.data.stream import by_length
 from transduce.document import by_sentences
-from transduce.explain.reading import copying, source_attention
-from transduce.folder import recover
-from transduce.nn.packed import pack
+from transduce.explain.reading import looks
+from transduce.nn.packed import NumberType, pack
 from transduce.panel import Panel, key
 from transduce.problem import Problem
 from transduce.result import Result, Token, results_of
@@ -76,28 +75,31 @@ class Transducer:
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str | None = None, parts: Sequence[str | Path] = ()
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        parts: Sequence[str | Path] = (),
+        base: str | Path | None = None,
+        precision: NumberType | Literal["auto"] = "fp32",
     ) -> Transducer:
         """Load a model folder, or the model of a run.
 
         ``parts`` are the Python files that define parts of it which do not come with the package.
-        No other file is run. The process keeps memory that it frees from now on.
+        No other file is run. ``base`` is the model that an adapter was made for, if it has moved.
+        The process keeps memory that it frees from now on. ``precision`` says in which numbers a
+        CPU multiplies by weights (``transduce.nn.packed``).
 
         Raises:
-            Problem: there is none, it is damaged, or it has parts that nothing here defines.
+            Problem: there is none, it is damaged, or it has parts that nothing here defines; or the
+                precision is not to be had here.
         """
-        path = Path(folder)
         for file in [parts] if isinstance(parts, str) else parts:
             define(Path(file))
-        if not is_bundle(path):
-            recover(path / "model")
-            if not (path / "model").exists():
-                missing = "holds no trained model yet" if path.is_dir() else "no such folder"
-                raise Problem(f"{missing}; give the folder of a run or of a model", str(folder))
-            path = path / "model"
-        loaded = cls(Bundle.load(path), torch.device(device) if device else None)
+        beneath = None if base is None else model_folder(Path(base))
+        bundle = Bundle.load(model_folder(Path(folder)), beneath)
+        loaded = cls(bundle, torch.device(device) if device else None)
         # It will only predict from now on: on a CPU both are worth a tenth of the time.
-        pack(loaded.model)
+        pack(loaded.model, precision)
         keep_freed_memory()
         return loaded
 
@@ -329,7 +331,8 @@ class Transducer:
         keys = [torch.tensor([key(lines[asked[row]]) for row in batch]) for batch in batches]
         answered = self._found(search, scorer, sources, keys)
         for batch, read, found in zip(batches, sources, answered, strict=True):
-            maps = self._maps(read, found) if attention else (None, None)
+            best_rows = Sequences(found.tokens[:, 0], found.lengths[:, 0])
+            maps = looks(self.model, read, best_rows, BOS) if attention else (None, None)
             for place, row in enumerate(batch):
                 source = self.source.reading(lines[asked[row]], self.panel.slots)
                 pieces = tuple(source.pieces(encoded[row][0]))
@@ -375,7 +378,7 @@ class Transducer:
         tokeniser = self.target.tokeniser
         target = Target(
             self.target.encode,
-            lambda: Texts(tokeniser.texts(), tokeniser.spaced),
+            lambda: Texts(self.target.texts(), tokeniser.spaced),
             partial(self.panel.limit, length=self.length),
             self.device,
         )
@@ -383,15 +386,6 @@ class Transducer:
         own = [] if self.panel.reads else [Continuation()]
         whole = constrained(self.length.over(self.panel.scorer), [*own, *built])
         return self.panel.aid(whole) if search.aided else whole
-
-    def _maps(
-        self, inputs: Mapping[str, Sequences], found: Hypotheses
-    ) -> tuple[Float[Tensor, "B T S"] | None, Float[Tensor, "B T S"] | None]:
-        """Read the best hypotheses again, in parallel; note where the model looks and copies."""
-        best, lengths = found.tokens[:, 0], found.lengths[:, 0]
-        begin = torch.full_like(best[:, :1], BOS)
-        read = Sequences(torch.cat([begin, best[:, :-1]], 1), lengths)
-        return source_attention(self.model, inputs, read), copying(self.model, inputs, read)
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters())

@@ -20,7 +20,7 @@ FLOORS: Final = (
     {"tree", "sequences", "blueprint", "folder"},
     {"text", "signal", "nn", "search", "evaluate", "report"},
     {"data", "models", "testing", "result"},
-    {"train"},
+    {"train", "adapt"},
     {"bundle", "explain", "experiment"},
     {"panel", "document"},
     {"transducer"},

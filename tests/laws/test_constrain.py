@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from grammars import derives, random_rules
 from jaxtyping import Int
 from torch import Tensor
 from toys import EOS, Recurrent, Table, with_holes
@@ -20,7 +21,9 @@ from transduce.search.constrain import (
     Constrained,
     Constraint,
     ForcedPrefix,
+    Grammar,
     Matching,
+    Nfa,
     NoRepeat,
     RepetitionPenalty,
     Required,
@@ -136,18 +139,41 @@ TEXTS: list[str | bytes | None] = [None, None, None, " a", "b", " ", "ab", b"\xc
 EXPRESSIONS = ["(a|b)*", "[^b]+", ".*é.?", r"(a b|\w+)( a)*", r"(ab|é){2,3}b*", r".*\sab?", "a?é+"]
 
 
+def written(tokens: list[int]) -> str | None:
+    """Return the text of symbols, if it is one."""
+    spelt = [TEXTS[token] for token in tokens]
+    if None in spelt:
+        return None
+    whole = b"".join(x if isinstance(x, bytes) else str(x).encode() for x in spelt)
+    text = whole.decode(errors="replace").removeprefix(" ")
+    return None if "\ufffd" in text else text
+
+
 def matching(chance: random.Random) -> Case:
     expression = chance.choice(EXPRESSIONS)
 
     def obeyed(answer: Answer) -> bool:
-        spelt = [TEXTS[token] for token in answer.tokens]
-        if None in spelt or not answer.finished:
-            return None not in spelt and len(answer.tokens) == answer.limit
-        written = b"".join(x if isinstance(x, bytes) else str(x).encode() for x in spelt)
-        text = written.decode(errors="replace").removeprefix(" ")
-        return "\ufffd" not in text and bool(re.fullmatch(expression, text))
+        if not answer.finished:
+            return None not in map(TEXTS.__getitem__, answer.tokens) and (
+                len(answer.tokens) == answer.limit
+            )
+        text = written(answer.tokens)
+        return text is not None and bool(re.fullmatch(expression, text))
 
-    return Case(Matching(expression, Texts(TEXTS, spaced=True), CPU), obeyed)
+    return Case(Matching(Nfa(expression), Texts(TEXTS, spaced=True), CPU), obeyed)
+
+
+def grammatical(chance: random.Random) -> Case:
+    rules = random_rules(chance, "ab é")
+    texts, known = Texts(TEXTS, spaced=True), dict[str | None, bool]()
+
+    def obeyed(answer: Answer) -> bool:
+        text = written(answer.tokens)
+        if answer.finished and text not in known:
+            known[text] = text is not None and derives(rules, 0, text)
+        return not answer.finished or known[text]
+
+    return Case(Matching(Grammar(rules, 0), texts, CPU), obeyed)
 
 
 KINDS: dict[str, Callable[[random.Random], Case]] = {
@@ -158,6 +184,7 @@ KINDS: dict[str, Callable[[random.Random], Case]] = {
     "allowed": allowed,
     "required": required,
     "match": matching,
+    "grammar": grammatical,
 }
 SOFT = ("forbidden", "no repeat")  # they leave most outputs as they are
 CHANGES: dict[str, Callable[[random.Random], Constraint[Any]]] = {

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +46,15 @@ class Training(Together):
     """``transduce train`` in several processes."""
 
     def __init__(self, data: Path, run: str, size: int, *changes: str) -> None:
-        self.run, self.log = data / run, data / f"{run}.log"
-        self.log.unlink(missing_ok=True)
-        arguments = ["train", "exp.yaml", "--run", run, *changes]
-        super().__init__(size, command, data, self.log, arguments)
+        log = data / f"{run}.log"
+        log.unlink(missing_ok=True)
+        super().__init__(size, log, command, data, ["train", "exp.yaml", "--run", run, *changes])
+        self.run = data / run
 
     def under_way(self, updates: int = 5) -> None:
         """Wait until so many updates are written down."""
         wait(lambda: not self.alive or len(records(self.run)) >= updates)
         assert self.alive, self.said
-
-    @property
-    def alive(self) -> bool:
-        return any(process.is_alive() for process in self.processes)
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8")
 
     def send(self, which: int, number: signal.Signals) -> None:
         pid = self.processes[which].pid
@@ -138,9 +133,56 @@ def test_if_one_process_dies_all_end_and_training_again_goes_on(data: Path, whic
     assert f"going on from step {step}" in train(data, "run", 2, *changes)
 
 
-def test_a_mistake_is_told_once(data: Path) -> None:
+def test_a_mistake_is_told_once_by_the_first_for_whom_the_others_wait(data: Path) -> None:
     (data / "train.tsv").write_text("no table\n", encoding="utf-8")
     training = Training(data, "run", 2)
     assert training.codes() == [2, 75]
     assert training.said.count("train.tsv:1") == 1
     assert "gone" not in training.said
+
+
+def test_a_problem_that_all_have_is_told_once(data: Path) -> None:
+    training = Training(data, "run", 2, "train.optimiser.rate=1e30", "train.optimiser.clip=1e30")
+    assert training.codes() == [2, 2]
+    assert training.said.count("is not a number") == 1
+
+
+def run(data: Path, *module: str) -> subprocess.Popen[str]:
+    """Start a module of Python in the folder of the data."""
+    environment = os.environ | {"TRANSDUCE_CACHE": str(data / "cache")}
+    environment.pop("WORLD_SIZE", None)
+    return subprocess.Popen(
+        [sys.executable, "-m", *module],
+        cwd=data,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_the_command_line_starts_processes_and_says_which_one_died(data: Path) -> None:
+    process = run(data, "transduce", "train", "exp.yaml", "--run=run", "--processes=2", *ENDLESS)
+    wait(lambda: process.poll() is not None or len(records(data / "run")) >= 5)
+    started = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(started[1]), signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    *_, last = said.strip().split("\n")
+    again = "train again to go on from the last checkpoint"
+    assert last == f"process 2 of 2 was ended by SIGKILL; {again}"
+    assert "Traceback" not in said
+    assert not Path(f"/proc/{started[0]}").exists()
+
+
+def test_torchrun_makes_one_group_of_two_nodes(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--local-addr=127.0.0.1"]
+    options += [f"--rdzv-endpoint=127.0.0.1:{port}", "-m", "--", "transduce", "train", "exp.yaml"]
+    nodes = [run(data, "torch.distributed.run", *options, "--run=run") for _ in range(2)]
+    said = [node.communicate(timeout=120)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert sum("in each of 2 processes" in text for text in said) == 1
+    assert sum("trained in" in text for text in said) == 1
+    assert [r["step"] for r in records(data / "run") if r["kind"] == "validation"] == [6, 12]

@@ -92,10 +92,16 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def loss(
-        self, out: Readout, source: Any, labels: Sequences, smoothing: float
+        self,
+        out: Readout,
+        source: Any,
+        labels: Sequences,
+        smoothing: float,
+        weights: Float[Tensor, "B"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the summed (label-smoothed loss, negative log-likelihood) of the labels in nats.
 
+        ``weights`` are what the loss of each row counts; they leave the second result alone.
         It never builds the whole (tokens, V) table. Only the first result carries a gradient.
         """
 

@@ -15,6 +15,7 @@ from transduce.problem import Problem
 from transduce.recipe.finish import finish
 from transduce.recipe.prepare import device, prepare
 from transduce.recipe.run import Run
+from transduce.recipe.start import resolve
 from transduce.train.parallel import Group, joined
 from transduce.train.progress import Show, duration
 from transduce.train.signals import listening
@@ -29,6 +30,7 @@ def train(experiment: Experiment, base: Path, folder: Path, show: Show) -> int:
     Raises:
         Problem: something in the experiment, the data or the folder has to be put right.
     """
+    experiment = resolve(experiment, base)
     with joined(device(experiment.train.device)) as group:
         if not group.first:
             show = Show(quiet=True)

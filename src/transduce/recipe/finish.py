@@ -34,7 +34,7 @@ def choose(run: Run) -> tuple[dict[str, Tensor], str]:
     """Return the best weights, or the mean of the kept ones if that is better on dev."""
     kept = [(quality, step) for quality, step in run.best.kept if _sound(run, step)]
     if not kept:
-        return checkpoint.tensors(run.bundle.model), f"step {run.state.step}"
+        return run.weights(), f"step {run.state.step}"
     best, first = kept[0]
     paths = [run.checkpoints / checkpoint.name(step) for _, step in kept]
     alone = checkpoint.average(paths[:1]), f"step {first}"
@@ -89,7 +89,7 @@ def _line(text: str) -> str:
 def draw_attention(run: Run, longest: int = LONGEST_DRAWN) -> None:
     """Write where the model looked in a few dev examples with no longer sources."""
     store, dev = run.prepared.dev_store, run.prepared.dev
-    fitting = np.flatnonzero(store.lengths(store.first[:-1])[0] <= longest)
+    fitting = np.flatnonzero(store.lengths(store.starts())[0] <= longest)
     if not len(fitting):
         run.show.say(f"no source of dev has {longest} symbols or fewer: no attention is drawn")
     places = fitting[spread(len(fitting), ATTENTION_MAPS)]

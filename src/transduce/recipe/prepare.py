@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ import torch
 
 from transduce import __version__, blueprint, bundle, folder
 from transduce.data.batch import Batch, Example
+from transduce.data.corpora import open_rows
 from transduce.data.lines import Skipped
-from transduce.data.store import Encoding, Store
-from transduce.data.store import prepare as encode
+from transduce.data.rows import Rows
+from transduce.data.store import Encoding
 from transduce.data.stream import by_length
 from transduce.experiment import Experiment
 from transduce.problem import Problem
+from transduce.recipe import start
 from transduce.recipe.vocabularies import vocabularies
 from transduce.text.codec import TextCodec
 from transduce.train.progress import Show
@@ -40,6 +42,7 @@ FREE = (  # settings that may change between the parts of a run without making i
     ("length",),
     ("published",),
     ("parts",),  # where the files lie
+    ("start", "run"),  # where the base lies; which it is, the run remembers
 )
 
 
@@ -51,8 +54,8 @@ class Prepared:
     """The data of a run, as the model sees it."""
 
     codecs: Mapping[str, TextCodec]
-    train: Store
-    dev_store: Store
+    train: Rows
+    dev_store: Rows
     dev: list[Example]
     test: list[Example]
     counts: Mapping[str, Mapping[str, Any]]
@@ -76,6 +79,7 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
     if run is not None:
         _same_experiment(experiment, run)
     codecs = _codecs(experiment, base, run, show)
+    _has_all(codecs["source"], _reserved(experiment))
     data, slots = experiment.data, experiment.model.head.slots
     if slots and codecs["source"].tokeniser.vocabulary.spells:
         raise Problem(
@@ -84,7 +88,9 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
             "model.head.new_words",
         )
     stores = {
-        name: encode(corpus, base, Encoding(codecs, data.limits, name == "train", slots), cache())
+        name: open_rows(
+            corpus, base, Encoding(codecs, data.limits, name == "train", slots), cache()
+        )
         for name, corpus in (("train", data.train), ("dev", data.dev))
     }
     skipped = {name: store.skipped for name, store in stores.items()}
@@ -102,7 +108,7 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
     if run is not None:
         _same_data(stores["train"], run)
     train, dev = stores["train"], stores["dev"]
-    if slots and int(train.symbols["source"].values.max()) < codecs["source"].size:
+    if slots and train.largest("source") < codecs["source"].size:
         show.say(
             "warning: the vocabulary holds all that is in the training sources, so that nothing "
             "teaches the model to copy new words; raise min_count in text.source.tokens"
@@ -112,7 +118,7 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
     return Prepared(codecs, train, dev, examples, test, counts, longest)
 
 
-def _counts(store: Store) -> dict[str, Any]:
+def _counts(store: Rows) -> dict[str, Any]:
     """Return how much a store holds, for people and for the report."""
     found: dict[str, Any] = {"examples": store.examples}
     for side, counts in store.counts.items():
@@ -190,7 +196,7 @@ def _same_experiment(experiment: Experiment, run: Path) -> None:
         folder.write_text(path, text)
 
 
-def _same_data(store: Store, run: Path) -> None:
+def _same_data(store: Rows, run: Path) -> None:
     """Refuse to go on with a run whose training data has changed."""
     path = run / "data.json"
     if path.exists() and folder.read_json(path)["train"]["fingerprint"] != store.fingerprint:
@@ -218,20 +224,41 @@ def _settings(experiment: Experiment) -> dict[tuple[str, ...], Any]:
 
 def _codecs(
     experiment: Experiment, base: Path, run: Path | None, show: Show
-) -> dict[str, TextCodec]:
+) -> Mapping[str, TextCodec]:
     kept = run / "text" if run else None
     if kept and kept.exists():
         folder.verify(kept)
         return bundle.load_codecs(kept, experiment.one_vocabulary)
-    show.say("taking the vocabulary" if experiment.text.of else "learning the vocabulary")
-    corpus = experiment.data.train
-    sources = (example.sources["source"] for example in corpus.read(base, Skipped()))
-    targets = (text for example in corpus.read(base, Skipped()) for text in example.references)
-    codecs = vocabularies(experiment, sources, targets)
+
+    def learn() -> dict[str, TextCodec]:
+        show.say("taking the vocabulary" if experiment.text.of else "learning the vocabulary")
+        corpus = experiment.data.train
+        sources, targets = corpus.texts(base, "source"), corpus.texts(base, "target")
+        return vocabularies(experiment, sources, targets, _reserved(experiment))
+
+    codecs = start.codecs(experiment, learn)
     if kept:
         joint = experiment.one_vocabulary
         folder.write(kept, lambda fresh: bundle.save_codecs(fresh, codecs, joint))
     return codecs
+
+
+def _reserved(experiment: Experiment) -> list[str]:
+    """Return the symbols that the corpora need beside those of their texts."""
+    data = experiment.data
+    return [
+        mark for corpus in (data.train, data.dev, data.test) if corpus for mark in corpus.reserved
+    ]
+
+
+def _has_all(codec: TextCodec, reserved: Sequence[str]) -> None:
+    """Refuse a vocabulary, learned elsewhere, that would spell such symbols in letters."""
+    if missing := [mark for mark in reserved if mark not in codec.reserved]:
+        raise Problem(
+            f"the vocabulary has no symbol {missing[0]}; name it there, in text.reserved, before "
+            "the vocabulary is learned",
+            "data",
+        )
 
 
 def _tell(name: str, skipped: Skipped, show: Show) -> None:
@@ -241,7 +268,7 @@ def _tell(name: str, skipped: Skipped, show: Show) -> None:
         show.say(f"warning: {name}: {count} skipped ({reason}): {', '.join(places[:5])}")
 
 
-def _longest(store: Store, reads: bool) -> tuple[float, int]:
+def _longest(store: Rows, reads: bool) -> tuple[float, int]:
     """Return how long an answer can get: all but one in a thousand training examples, and ten.
 
     What a language model adds to a beginning does not depend on how long that is.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from transduce.experiment import Experiment
 from transduce.recipe.card import card
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, environment
+from transduce.recipe.start import addendum, begin
 from transduce.recipe.validate import (
     Validation,
     judge,
@@ -28,6 +30,7 @@ from transduce.recipe.validate import (
 )
 from transduce.train import checkpoint
 from transduce.train.loop import Plan, TrainState, Update, steps
+from transduce.train.moving_average import MovingAverage
 from transduce.train.objective import Learner
 from transduce.train.parallel import ALONE, Group
 from transduce.train.precision import choose
@@ -76,12 +79,17 @@ class Run:
                 longest=prepared.longest,
             ),
             prepared.codecs,
+            addendum(experiment),
         )
+        for line in begin(self.bundle.model, prepared.codecs, experiment, folder_):
+            show.say(line)
         check_lengths(self.bundle.model.longest, prepared)
         model = self.bundle.model.to(place)
         self.transducer = Transducer(self.bundle, place)
         learner = Learner(model, setting.objective.build())
         self.state = TrainState(learner, setting.optimiser.build(model), Position(0, 0))
+        if setting.moving_average is not None:
+            self.state.average = MovingAverage(model, setting.moving_average)
         self.plan = Plan(
             setting.optimiser,
             setting.max_steps,
@@ -210,7 +218,8 @@ class Run:
     def _validate(self) -> None:
         """Score the model on dev, write that down, save, keep the best."""
         setting = self.experiment.validation
-        found = self.measure() if self.group.first else None
+        with self._averaged():
+            found = self.measure() if self.group.first else None
         self.state.scores.append(self.group.tell(found.quality if found else 0.0))
         if found is None:
             return
@@ -230,8 +239,18 @@ class Run:
             self.samples.add(sample)
         self._save()
         if best:
-            self.save_model(checkpoint.tensors(self.bundle.model), [], f"step {self.state.step}")
+            self.save_model(self.weights(), [], f"step {self.state.step}")
         self.show.validation(record, samples)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Return the context in which the model has the weights that it is judged by."""
+        average = self.state.average
+        return nullcontext() if average is None else average.in_place(self.bundle.model)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the weights that the model is judged by."""
+        average = self.state.average
+        return checkpoint.tensors(self.bundle.model) if average is None else average.values
 
     def measure(self) -> Validation:
         """Return how good the model is on dev as it stands."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
@@ -23,6 +23,7 @@ from transduce.evaluate import (
 )
 from transduce.evaluate import evaluate as score_texts
 from transduce.experiment import Experiment
+from transduce.nn.packed import NumberType, pack
 from transduce.problem import Problem
 from transduce.recipe.calibrate import CalibrationBlueprint
 from transduce.recipe.choose import RerankBlueprint, RiskBlueprint, by_block
@@ -53,12 +54,19 @@ class AskBlueprint(Blueprint):
 
     ensemble: EnsembleBlueprint | None = None
     """other models to ask as well; null for none"""
+    precision: NumberType | Literal["auto"] = "fp32"
+    """numbers in which a CPU multiplies by large weights: fp32, bf16, int8, or auto: if it gains"""
 
     def joined(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
         """Return the model, together with those of the ensemble."""
+        if self.precision != "fp32":
+            pack(model.model, self.precision)
         if self.ensemble is None:
             return model
-        others = [Transducer.load(run, parts=parts) for run in self.ensemble.runs]
+        others = [
+            Transducer.load(run, parts=parts, precision=self.precision)
+            for run in self.ensemble.runs
+        ]
         return model.ensemble(others, self.ensemble.average)
 
 
@@ -188,7 +196,7 @@ def predict(
     Raises:
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
-    model, setting = _asked(run, changes, parts)
+    model, setting = asked(run, changes, parts)
     results = setting.answers(model, lines, best, ahead)
     cut, none, unproven, pieces = list[int](), list[int](), list[int](), list[int]()
     for number, result in enumerate(results, 1):
@@ -214,7 +222,7 @@ def stream(
     show: Show,
 ) -> Iterator[str]:
     """Yield one line for each line, in order, bit by bit as answers grow; else as ``predict``."""
-    model, setting = _asked(run, changes, parts)
+    model, setting = asked(run, changes, parts)
     for name in ("risk", "rerank", "confidence"):
         if getattr(setting, name):
             raise Problem("it is about whole answers, which cannot be shown as they grow", name)
@@ -247,10 +255,14 @@ def _one_line(text: str) -> str:
     return text.replace("\n", " ")  # a line stays a line
 
 
-def _asked(
+def asked(
     run: Path, changes: Sequence[str], parts: Sequence[Path]
 ) -> tuple[Transducer, ShownBlueprint]:
-    """Load a model, and others to ask as well; change how they answer."""
+    """Load a model, and others to ask as well; change how they answer.
+
+    Raises:
+        Problem: there is no sound model, or a change is no right one.
+    """
     model = Transducer.load(run, parts=parts)
     own = ShownBlueprint(search=model.search, length=model.length, constraints=model.constraints)
     setting = override(own, changes)

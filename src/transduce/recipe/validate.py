@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils import parametrize
 
 from transduce.data.batch import Batch, Example
 from transduce.evaluate import Metric, Score, evaluate
@@ -27,6 +28,7 @@ class Validation:
     predictions: list[str]
 
 
+@parametrize.cached()  # an adapted weight is computed once, and not at each use
 @torch.no_grad()
 def loss(
     model: Seq2Seq, batches: Iterable[Batch], device: torch.device, precision: Precision
@@ -42,6 +44,7 @@ def loss(
     return total / tokens
 
 
+@parametrize.cached()  # an adapted weight is computed once, and not at each use
 def predict_and_score(
     transducer: Transducer,
     examples: Sequence[Example],

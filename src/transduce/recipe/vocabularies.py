@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from transduce import folder
@@ -14,9 +14,14 @@ from transduce.text.codec import TextCodec, learn_codecs
 
 
 def vocabularies(
-    experiment: Experiment, sources: Iterable[str], targets: Iterable[str]
+    experiment: Experiment,
+    sources: Iterable[str],
+    targets: Iterable[str],
+    reserved: Sequence[str] = (),
 ) -> dict[str, TextCodec]:
     """Return the codecs "source" and "target"; those of a language model are one.
+
+    ``reserved`` are symbols that the corpora need beside those of their texts.
 
     Raises:
         Problem: the text leaves nothing to learn, or the run that is named has no such codecs.
@@ -25,8 +30,8 @@ def vocabularies(
     if text.of is not None:
         return _taken(experiment, text.of)
     if experiment.model.encoder.reads:
-        return learn_codecs(text, sources, targets)
-    codec = TextCodec.learn(text.target or text.source, targets)
+        return learn_codecs(text, sources, targets, reserved)
+    codec = TextCodec.learn(text.target or text.source, targets, text.reserved)
     return {"source": codec, "target": codec}
 
 

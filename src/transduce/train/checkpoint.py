@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from transduce import folder
 from transduce.data.stream import Position
+from transduce.nn.addition import learned
 from transduce.problem import Problem
 from transduce.train.loop import TrainState
+from transduce.train.moving_average import put
 
 WEIGHTS, OPTIMISER, STATE = "weights.safetensors", "optimiser.safetensors", "state.json"
+AVERAGE = "average.safetensors"  # where a moving average is kept
 
 
 def save(root: Path, state: TrainState, processes: int = 1) -> Path:
@@ -26,6 +29,8 @@ def save(root: Path, state: TrainState, processes: int = 1) -> Path:
     def fill(fresh: Path) -> None:
         save_file(tensors(state.learner.model), fresh / WEIGHTS)
         save_file(_optimiser_tensors(state.optimiser), fresh / OPTIMISER)
+        if state.average is not None:
+            save_file(state.average.values, fresh / AVERAGE)
         facts = {
             "step": state.step,
             "position": list(state.position),
@@ -51,6 +56,8 @@ def load(source: Path, state: TrainState) -> None:
     """Put a run back to where it was saved; the folder must have been verified."""
     load_tensors(state.learner.model, load_file(source / WEIGHTS), source / WEIGHTS)
     _load_optimiser(state.optimiser, load_file(source / OPTIMISER))
+    if state.average is not None:
+        put(load_file(source / AVERAGE), state.average.values)
     facts = folder.read_json(source / STATE)
     state.position = Position(*facts["position"])
     state.step, state.tokens = facts["step"], facts["tokens"]
@@ -112,20 +119,24 @@ def _move(path: Path, target: Path) -> None:
 
 
 def average(sources: Iterable[Path]) -> dict[str, Tensor]:
-    """Return the mean of the weights of several checkpoints (Vaswani 2017)."""
+    """Return the mean of the weights of several checkpoints (Vaswani 2017).
+
+    Of one with a moving average, that is what counts.
+    """
     total: dict[str, Tensor] = {}
     count = 0
     for source in sources:
         folder.verify(source)
-        for key, tensor in load_file(source / WEIGHTS).items():
+        kept = source / (AVERAGE if (source / AVERAGE).exists() else WEIGHTS)
+        for key, tensor in load_file(kept).items():
             total[key] = total[key] + tensor.double() if key in total else tensor.double()
         count += 1
     return {key: (tensor / count).float() for key, tensor in total.items()}
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters by name; a parameter that serves twice appears once."""
-    return {name: value.detach().contiguous() for name, value in model.named_parameters()}
+    """Return what is learned by name; a parameter that serves twice appears once."""
+    return {name: value.detach().contiguous() for name, value in learned(model).items()}
 
 
 def load_tensors(model: nn.Module, saved: Mapping[str, Tensor], where: Path) -> None:
@@ -134,7 +145,7 @@ def load_tensors(model: nn.Module, saved: Mapping[str, Tensor], where: Path) -> 
     Raises:
         Problem: names or shapes are not those of the model.
     """
-    own = dict(model.named_parameters())
+    own = learned(model)
     if own.keys() != saved.keys():
         odd = sorted(own.keys() ^ saved.keys())
         raise Problem(f"its weights are of another model: {odd[0]} is in one alone", str(where))

@@ -17,6 +17,7 @@ from transduce.nn.dropout import MaskPool, drawing_from
 from transduce.nn.recompute import recomputing
 from transduce.problem import Problem
 from transduce.train.memory import forget_shapes, keep_freed_memory
+from transduce.train.moving_average import MovingAverage
 from transduce.train.objective import Learner, Loss
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.parallel import ALONE, Group
@@ -36,6 +37,7 @@ class TrainState:
     tokens: int = 0  # target tokens learned from
     seconds: float = 0.0  # spent in updates
     scores: list[float] = field(default_factory=list)  # of the validations, higher is better
+    average: MovingAverage | None = None  # of the weights
 
 
 class Plan(NamedTuple):
@@ -102,6 +104,8 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         seconds = time.perf_counter() - begun
         state.position = batches[-1][0]
         state.step += 1
+        if state.average is not None:
+            state.average.update(state.learner.model, state.step)
         state.tokens += tokens
         state.seconds += seconds
         yield Update(state.step, tokens, total, nll, norm, rate, seconds)
@@ -109,7 +113,8 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
 
 def _set_rate(state: TrainState, plan: Plan) -> float:
     optimiser = plan.optimiser
+    optimiser.thaw(state.optimiser, state.step)
     factor = optimiser.schedule.factor(state.step + 1, plan.steps, state.scores)
     for group in state.optimiser.param_groups:
-        group["lr"] = optimiser.rate * factor
+        group["lr"] = optimiser.rate * factor * group.get("scale", 1.0)
     return optimiser.rate * factor

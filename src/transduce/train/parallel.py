@@ -18,6 +18,7 @@ from typing import ClassVar, Final
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from transduce.data.batch import Batch
 from transduce.problem import Problem
@@ -25,6 +26,7 @@ from transduce.train.objective import Loss
 
 LEASH: Final = "TRANSDUCE_LEASH"  # names the file descriptor that closes when the launcher is gone
 PATIENCE: Final = timedelta(days=1)  # with the first process: it prepares data and validates
+TOLD: Final = "told"  # the first process sets it when it ends with something to tell
 
 
 class Lost(Problem):
@@ -156,7 +158,7 @@ class Together(Group):
     def shares(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Deal out the rows of each batch in turn: neighbours are of like length."""
         for batch in batches:
-            rows = torch.arange(self.rank, len(batch), self.size)
+            rows = torch.arange(len(batch))[self.rank :: self.size]
             if len(rows):
                 yield batch.take(rows)
 
@@ -218,7 +220,8 @@ def joined(device: torch.device) -> Iterator[Group]:
     leashed = _watch_launcher()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend)
+        store, rank, size = next(rendezvous("env://"))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         group = Together()
     except (RuntimeError, ValueError) as error:
         raise Problem(f"the other processes cannot be reached: {_reason(error)}") from error
@@ -228,6 +231,12 @@ def joined(device: torch.device) -> Iterator[Group]:
     except Lost:
         if leashed or not group.first:  # the launcher, or the first process, says so
             raise SystemExit(Lost.exit_code) from None
+        raise
+    except Problem as problem:
+        if group.first:
+            store.set(TOLD, "")
+        elif _told(store):
+            raise SystemExit(problem.exit_code) from None
         raise
     finally:
         dist.destroy_process_group()
@@ -243,9 +252,20 @@ def _talking() -> Iterator[None]:
         raise Lost(f"{what}; train again to go on from the last checkpoint") from error
 
 
+def _told(store: dist.Store) -> bool:
+    """Return whether the first process has a problem too: it is the same, and told once."""
+    try:
+        store.wait([TOLD], timedelta(seconds=5))
+    except dist.DistStoreError:  # it has none
+        return False
+    except RuntimeError:  # it is gone, and the store with it
+        return True
+    return True
+
+
 def _reason(error: Exception) -> str:
-    """Return the first line of an error without the place in torch's own source."""
-    return str(error).split("\n")[0].rpartition("] ")[2]
+    """Return the first sentence of an error without the place in torch's own source."""
+    return str(error).split("\n")[0].rpartition("] ")[2].partition(". ")[0]
 
 
 def _columns(losses: Sequence[Loss]) -> tuple[list[Tensor], list[Tensor]]:

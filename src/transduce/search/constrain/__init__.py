@@ -12,7 +12,11 @@ from transduce.search.constrain.constraint import (
     Texts,
     constrained,
 )
+from transduce.search.constrain.context_free import Grammar
 from transduce.search.constrain.continuation import Continuation
+from transduce.search.constrain.expression import Nfa
+from transduce.search.constrain.grammar import GrammarBlueprint
+from transduce.search.constrain.language import Language, holds
 from transduce.search.constrain.match import MatchBlueprint, Matching
 from transduce.search.constrain.phrases import ForbiddenBlueprint, forbid
 from transduce.search.constrain.prefix import ForcedPrefix, PrefixBlueprint, opening
@@ -32,8 +36,12 @@ __all__ = [
     "Continuation",
     "ForbiddenBlueprint",
     "ForcedPrefix",
+    "Grammar",
+    "GrammarBlueprint",
+    "Language",
     "MatchBlueprint",
     "Matching",
+    "Nfa",
     "NoRepeat",
     "NoRepeatBlueprint",
     "PrefixBlueprint",
@@ -45,6 +53,7 @@ __all__ = [
     "Texts",
     "constrained",
     "forbid",
+    "holds",
     "only",
     "opening",
 ]
