@@ -94,7 +94,8 @@ class Panel:
 
         Raises:
             Problem: the search takes symbols of the source for the answer, and they are others; it
-                asks a small model, and there is none; or constraints meet a reversed text.
+                asks a small model, and there is none; or a beginning or constraints meet a
+                reversed text.
         """
         if search.shares and not self.bundles[0].blueprint.joint:
             raise Problem(
@@ -106,7 +107,11 @@ class Panel:
             raise Problem(
                 f"{search.kind} search has no small model to ask; name one: drafter=RUN", "search"
             )
-        if constraints and self.bundles[0].codecs["target"].blueprint.reverse:
+        reverse = self.bundles[0].codecs["target"].blueprint.reverse
+        if reverse and not self.reads:
+            what = "it writes from right to left, and so goes on with no beginning; use score"
+            raise Problem(what, "text.target.reverse")
+        if constraints and reverse:
             raise Problem(
                 "they are for texts from left to right, and this model writes from right to left; "
                 "leave them out, or let it rerank the answers of one that obeys them",
