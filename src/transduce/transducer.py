@@ -23,7 +23,7 @@ from transduce.nn.packed import pack
 from transduce.panel import Panel
 from transduce.problem import Problem
 from transduce.result import Result, Token, results_of
-from transduce.search.constrain import ConstraintBlueprint, Target, Texts, constrained
+from transduce.search.constrain import Apart, ConstraintBlueprint, Own, Target, Texts, constrained
 from transduce.search.ensemble import Average
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import SearchBlueprint
@@ -113,6 +113,7 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Sequence[Own | None] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> Result: ...
@@ -124,6 +125,7 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Sequence[Own | None] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> list[Result]: ...
@@ -134,14 +136,16 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Sequence[Own | None] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> Result | list[Result]:
         """Answer a text, or each text of a list.
 
-        ``search`` and ``constraints`` replace the model's own; ``alternatives`` asks for that many
-        next best answers; ``attention`` for where the model looked and what it copied (None where
-        it does not). Where constraints allow no answer, it is blank, unfinished and scores -inf.
+        ``search`` and ``constraints`` replace the model's own; ``own`` is what each text has to
+        obey besides, one for each; ``alternatives`` asks for that many next best answers;
+        ``attention`` for where the model looked and what it copied (None where it does not). Where
+        constraints allow no answer, it is blank, unfinished and scores -inf.
 
         Raises:
             Problem: alternatives are wanted of a search that finds one answer only, attention of an
@@ -154,7 +158,10 @@ class Transducer:
                 "each model of an ensemble looks elsewhere; ask one of them for attention"
             )
         chosen = self._chosen(search, alternatives)
-        results = self._answer(lines, chosen, self._scorer(chosen, constraints), attention, 1)
+        if own is not None and len(own) != len(lines):
+            raise Problem(f"{len(own)} for {len(lines)} texts; give one for each", "own")
+        scorer = self._scorer(chosen, constraints)
+        results = self._answer(lines, chosen, scorer, attention, 1, own)
         return results[0] if isinstance(inputs, str) else results
 
     def predict(
@@ -163,6 +170,7 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Iterable[Own | None] | None = None,
         alternatives: int = 0,
         ahead: int = 4096,
     ) -> Iterator[Result]:
@@ -170,12 +178,22 @@ class Transducer:
 
         ``ahead`` texts are read before they are answered, so that those of like length can share a
         batch.
+
+        Raises:
+            Problem: as a call does; the texts and what they obey on their own are not as many.
         """
         chosen = self._chosen(search, alternatives)
+        wanted = None if own is None else iter(own)
         scorer, waiting, first = self._scorer(chosen, constraints), iter(lines), 1
         while block := list(islice(waiting, ahead)):
-            yield from self._answer(block, chosen, scorer, False, first)
+            obeyed = None if wanted is None else list(islice(wanted, len(block)))
+            if obeyed is not None and len(obeyed) < len(block):
+                what = f"there is none for text {first + len(obeyed)}; give one for each"
+                raise Problem(what, "own")
+            yield from self._answer(block, chosen, scorer, False, first, obeyed)
             first += len(block)
+        if wanted is not None and next(wanted, self) is not self:
+            raise Problem(f"there are more than texts, which are {first - 1}", "own")
 
     @torch.no_grad()
     def stream(
@@ -248,6 +266,7 @@ class Transducer:
         scorer: Scorer,
         attention: bool,
         first: int,
+        own: Sequence[Own | None] | None,
     ) -> list[Result]:
         """Search batches of like length; a blank text has a blank answer.
 
@@ -268,6 +287,11 @@ class Transducer:
         beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1
         batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
         sources = [self.panel.stack(encoded, batch) for batch in batches]
+        if own is not None:
+            apart = Apart(own, self._target(), first)
+            scorer = constrained(scorer, apart.constraints)
+            further = (apart.sources([asked[row] for row in batch]) for batch in batches)
+            sources = [read | more for read, more in zip(sources, further, strict=True)]
         keys = [torch.tensor([_key(lines[asked[row]]) for row in batch]) for batch in batches]
         answered = self._found(search, scorer, sources, keys)
         for batch, read, found in zip(batches, sources, answered, strict=True):
@@ -318,16 +342,19 @@ class Transducer:
                 "vocabulary for each side; search greedily",
                 "search",
             )
+        wanted = self.constraints if constraints is None else constraints
+        built = [constraint.build(self._target()) for constraint in wanted]
+        return constrained(self.length.over(self.panel.scorer), built)
+
+    def _target(self) -> Target:
+        """Return what constraints have to know."""
         tokeniser = self.target.tokeniser
-        target = Target(
+        return Target(
             self.target.encode,
             lambda: Texts(tokeniser.texts(), tokeniser.spaced),
             self.limit,
             self.device,
         )
-        wanted = self.constraints if constraints is None else constraints
-        built = [constraint.build(target) for constraint in wanted]
-        return constrained(self.length.over(self.panel.scorer), built)
 
     def _maps(
         self, inputs: Mapping[str, Sequences], found: Hypotheses

@@ -28,7 +28,7 @@ from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe.init import corpus
 from transduce.result import Result
-from transduce.search.constrain import ConstraintBlueprint
+from transduce.search.constrain import ConstraintBlueprint, read_own
 from transduce.search.ensemble import Average
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
@@ -81,6 +81,8 @@ class PredictBlueprint(AskBlueprint):
     """how long answers may be"""
     constraints: tuple[ConstraintBlueprint, ...]
     """what the answer has to obey"""
+    own: str | None = None
+    """file with what each line has to obey besides: a JSON object for each, or a blank line"""
     risk: RiskBlueprint | None = None
     """choose among several answers by a metric; null takes the best of the search"""
 
@@ -90,16 +92,22 @@ class PredictBlueprint(AskBlueprint):
         """Yield the answer to each line, with the next best until there are ``best``.
 
         Raises:
-            Problem: more are wanted than there are candidates, or the search finds one answer only.
+            Problem: more are wanted than there are candidates, the search finds one answer only, or
+                a line of the file ``own`` is faulty.
         """
+        own = None if self.own is None else read_own(Path(self.own))
         if self.risk is None:
-            yield from model.predict(lines, self.search, alternatives=best - 1, ahead=ahead)
+            yield from model.predict(
+                lines, self.search, own=own, alternatives=best - 1, ahead=ahead
+            )
             return
         count = self.risk.candidates
         if best > count:
             raise Problem(f"{best} answers are wanted of {count}; raise it", "risk.candidates")
         metric = self.risk.metric.build()
-        for result in model.predict(lines, self.search, alternatives=count - 1, ahead=ahead):
+        for result in model.predict(
+            lines, self.search, own=own, alternatives=count - 1, ahead=ahead
+        ):
             yield least_risk(result, metric, self.risk.weights)
 
 
@@ -142,7 +150,8 @@ def predict(
             unproven.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores)
-    stuck = " or were left nothing to go on with by the constraints" if setting.constraints else ""
+    bound = setting.constraints or setting.own
+    stuck = " or were left nothing to go on with by the constraints" if bound else ""
     _warn(cut, f"reached the length limit{stuck}", show)
     _warn(none, "are blank: the constraints allow none (within the length limit)", show)
     _warn(unproven, "are not proven to be the best", show)
@@ -160,6 +169,8 @@ def stream(
     model, setting = _asked(run, changes, parts)
     if setting.risk is not None:
         raise Problem("it compares whole answers, which cannot be shown as they grow", "risk")
+    if setting.own is not None:
+        raise Problem("what each line has to obey is a matter of predict", "own")
     cut: list[int] = []
     for number, line in enumerate(lines, 1):
         finished = yield from _on_one_line(model.stream(line, setting.search))
