@@ -358,6 +358,21 @@ def test_a_language_model_begins_from_another_and_gives_its_decoder_away(data: P
     assert "decoder.bridge.weight" in record["new"]
 
 
+def test_what_was_learned_from_text_alone_goes_on_with_pairs_and_with_text(data: Path) -> None:
+    (data / "lines.txt").write_text("012 345\n67 a\n89 b\n" * 9, encoding="utf-8")
+    text = [f"data.{name}={{kind: denoise, path: lines.txt}}" for name in ("train", "dev")]
+    made = [*text, "text.joint=true", "model.tie=all", "model.decoder.embedding=8"]
+    first = parse(BASE, Experiment, "t", [*made, "train.max_steps=2"])
+    assert train(first, data, data / "base2", QUIET) == 0
+    before = Bundle.load(data / "base2" / "model").codecs["source"]
+    assert before.reserved
+    for name, changes in (("pairs", []), ("text", text)):
+        again = tune(data, name, "start.run=base2", "train.max_steps=2", *changes)
+        assert Bundle.load(again / "model").codecs["target"].fingerprint == before.fingerprint
+        record = json.loads((again / "start.json").read_text())
+        assert record["new"] == record["left"] == []
+
+
 def test_the_fingerprint_is_of_what_answers(tmp_path: Path) -> None:
     made = tiny.bundle(tiny.MODELS["recurrent"])
     weights = tensors(made.model)
