@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from transduce import folder
-from transduce.bundle import Bundle, BundleBlueprint
 from transduce.data.batch import Example
 from transduce.data.stream import Position, batches
 from transduce.evaluate import Score
@@ -18,6 +17,7 @@ from transduce.experiment import Experiment
 from transduce.recipe.card import card
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, environment
+from transduce.recipe.task import task, untrained
 from transduce.recipe.validate import (
     Validation,
     judge,
@@ -60,21 +60,11 @@ class Run:
         self.prepared, self.show = prepared, show
         setting = experiment.train
         place = device(setting.device)
-        self.bundle = Bundle.make(
-            BundleBlueprint(
-                model=experiment.model,
-                search=experiment.search,
-                length=experiment.length,
-                constraints=experiment.constraints,
-                joint=experiment.text.joint,
-                longest=prepared.longest,
-            ),
-            prepared.codecs,
-        )
+        self.bundle = untrained(experiment, prepared)
         check_lengths(self.bundle.model.longest, prepared)
         model = self.bundle.model.to(place)
         self.transducer = Transducer(self.bundle, place)
-        learner = Learner(model, setting.objective.build())
+        learner = Learner(model, setting.objective.build(task(self.transducer, prepared.train)))
         self.state = TrainState(learner, setting.optimiser.build(model), Position(0, 0))
         self.plan = Plan(
             setting.optimiser,

@@ -17,7 +17,7 @@ from transduce.nn.dropout import MaskPool, drawing_from
 from transduce.nn.recompute import recomputing
 from transduce.problem import Problem
 from transduce.train.memory import forget_shapes, keep_freed_memory
-from transduce.train.objective import Learner, Loss
+from transduce.train.objective import Learner, Loss, Moment
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Precision
 
@@ -85,7 +85,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan) -> Iterator[Update]:
         for _, batch in batches:
             precision, recompute = plan.precision.autocast(plan.device), recomputing(plan.recompute)
             with drawing_from(pool), precision, recompute:
-                loss = state.learner(batch.to(plan.device))
+                loss = state.learner(batch.to(plan.device), Moment(state.step, plan.seed))
             (loss.total / tokens).backward()
             losses.append(Loss(loss.total.detach(), loss.nll))
         norm = nn.utils.clip_grad_norm_(state.learner.parameters(), plan.optimiser.clip)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from transduce.train.objective.coverage import CoverageBlueprint
 from transduce.train.objective.cross_entropy import CrossEntropyBlueprint
-from transduce.train.objective.interface import Learner, Loss, Objective, ObjectiveBlueprint
+from transduce.train.objective.interface import (
+    Learner,
+    Loss,
+    Moment,
+    Objective,
+    ObjectiveBlueprint,
+    Task,
+)
 
 __all__ = [
     "CoverageBlueprint",
     "CrossEntropyBlueprint",
     "Learner",
     "Loss",
+    "Moment",
     "Objective",
     "ObjectiveBlueprint",
+    "Task",
 ]
