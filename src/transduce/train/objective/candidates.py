@@ -83,17 +83,15 @@ class Scored(NamedTuple):
 
     def aligned(self, values: Sequence[Sequence[float]]) -> Float[Tensor, "B K"]:
         """Return numbers about candidates as they lie here."""
-        rows = [self.log_probs.new_tensor(row) for row in values]
-        return pad_sequence(rows, batch_first=True)
+        rows = [torch.tensor(row) for row in values]
+        return pad_sequence(rows, batch_first=True).to(self.log_probs.device)
 
 
 def score(model: Seq2Seq, batch: Batch, candidates: Sequence[Answers]) -> Scored:
     """Return how likely the model finds candidates, all read at once against one memory."""
     width, device = max(map(len, candidates)), batch.index.device
     rows = [
-        torch.tensor(ids, device=device)
-        for one in candidates
-        for ids in [*one, *[[EOS]] * (width - len(one))]
+        torch.tensor(ids) for one in candidates for ids in [*one, *[[EOS]] * (width - len(one))]
     ]
     labels = Sequences.stack(rows).to(device)
     inputs = torch.cat([torch.full_like(labels.data[:, :1], BOS), labels.data[:, :-1]], 1)
