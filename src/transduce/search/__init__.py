@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from transduce.search.banked_beam import BankedBeam
 from transduce.search.beam import Beam
 from transduce.search.diverse_beam import DiverseBeam
 from transduce.search.draft import Draft
@@ -28,6 +29,7 @@ from transduce.search.truncate import Epsilon, MinP, TopK, TopP, Truncation, Typ
 __all__ = [
     "AtLeast",
     "Average",
+    "BankedBeam",
     "Batch",
     "Beam",
     "DiverseBeam",
