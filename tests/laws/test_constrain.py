@@ -16,7 +16,7 @@ from toys import EOS, Recurrent, Table, with_holes
 
 from transduce import testing
 from transduce.models.build import ModelBlueprint, build
-from transduce.search import Beam, Greedy, PowerNormalisation, SearchBlueprint
+from transduce.search import BankedBeam, Beam, Greedy, PowerNormalisation, SearchBlueprint
 from transduce.search.constrain import (
     Constrained,
     Constraint,
@@ -40,6 +40,7 @@ CPU = torch.device("cpu")
 SEARCHES: list[SearchBlueprint] = [
     Greedy(),
     Beam(width=4, n_best=3, normalisation=PowerNormalisation(exponent=0.0)),
+    BankedBeam(width=4, n_best=2),
 ]
 TEXTS_APART = 7  # that have requirements of their own
 CASES = 200  # sources for each constraint drawn; 8 draws and 2 searches for each kind

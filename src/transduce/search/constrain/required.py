@@ -12,7 +12,13 @@ from torch import Tensor
 
 from transduce import tree
 from transduce.search.constrain.automaton import BEFORE, ROOT, Phrases, Tree, finder, suffixes
-from transduce.search.constrain.constraint import EOS, Constraint, ConstraintBlueprint, Target
+from transduce.search.constrain.constraint import (
+    EOS,
+    Constraint,
+    ConstraintBlueprint,
+    Progress,
+    Target,
+)
 from transduce.search.constrain.phrases import written
 from transduce.sequences import Sequences
 
@@ -82,8 +88,7 @@ class Required(Constraint[Found]):
     A token may follow if behind it enough tokens are left, up to the limit, for what is then still
     missing. Where the scorer's best token is eos and something is missing, one phrase has to be
     said at once: so they come where the output would end, if they have not come by themselves.
-    Every search says them all so; to find better places for them in a beam is a matter of the
-    search (dynamic beam allocation, Post & Vilar 2018).
+    Every search says them all so; a banked beam finds better places for them.
 
     ``limit`` gives the most tokens for sources of given lengths, as the search is told. ``own``
     are further groups for each of several texts; which of them a source is, one more source says.
@@ -125,15 +130,27 @@ class Required(Constraint[Found]):
 
     def weigh(self, log_probs: Float[Tensor, "N V"], state: Found) -> Float[Tensor, "N V"]:
         """Return the log-probabilities of what may follow, -inf for what may not."""
-        text, symbols = state.text[:, None], self.tables.symbols[state.text]
-        now = self._need(state.text, state.state, state.met)[:, None]
-        after = self.tables.follow[state.text, state.state]
-        then = self._need(text, after, state.met[:, None] | self.tables.met[text, after])
+        symbols = self.tables.symbols[state.text]
+        now, then = self._needs(state)
         # With eos behind them, what is missing takes one token more.
         late = then + 1 > (state.left - 1)[:, None]
         aside = state.due[:, None] & (then >= now)
         bad = (late | aside | (symbols == EOS)) & (now > 0)
         return _without(log_probs, bad, symbols)
+
+    def progress(self, state: Found) -> Progress:
+        """Return how many tokens of the requirements each row has said."""
+        whole = self.tables.shortest[state.text].sum(1, keepdim=True)
+        now, then = self._needs(state)
+        return Progress((whole - now)[:, 0], whole - then, self.tables.symbols[state.text])
+
+    def _needs(self, state: Found) -> tuple[Int[Tensor, "N 1"], Int[Tensor, "N C"]]:
+        """Return how many tokens are enough for all that is missing, now and behind each symbol."""
+        text = state.text[:, None]
+        after = self.tables.follow[state.text, state.state]
+        met = state.met[:, None] | self.tables.met[text, after]
+        now = self._need(state.text, state.state, state.met)[:, None]
+        return now, self._need(text, after, met)
 
     def _need(
         self,
