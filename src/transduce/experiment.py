@@ -21,9 +21,11 @@ from transduce.search.greedy import Greedy
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
 from transduce.text.codec import TextBlueprint
+from transduce.train.faults import FaultsBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Setting
+from transduce.train.signals import TimeLimit
 
 CORPORA = (MonolingualBlueprint,)  # beside those of the slot's own file
 
@@ -69,6 +71,8 @@ class TrainBlueprint(Blueprint):
     moving_average: float | None = Field(None, gt=0, lt=1)
     """share that the moving average of the weights keeps at each update, such as 0.999; what is
     validated and kept is then that average. null: the weights themselves"""
+    faults: FaultsBlueprint = FaultsBlueprint()
+    """what happens to updates that are not numbers"""
     recompute: bool = False
     """compute what is inside each layer again for its gradient instead of keeping it: less memory,
     more time, the same bits"""
@@ -80,6 +84,9 @@ class TrainBlueprint(Blueprint):
     """processor threads; one for each core if left out"""
     log_every: int = Field(50, ge=1)
     """updates between two lines of the journal"""
+    time_limit: TimeLimit | None = None
+    """time after which the run is saved and ends, such as 3 h, 90 min or 2 d, for machines that are
+    lent; the same command goes on"""
     tensorboard: bool = False
     """also write for TensorBoard (extra: track)"""
 
