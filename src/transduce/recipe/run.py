@@ -101,7 +101,7 @@ class Run:
             setting.optimiser,
             setting.max_steps,
             setting.accumulate,
-            group.seed(experiment.seed),
+            experiment.seed,
             place,
             same_precision(setting.precision, place, folder_),
             setting.recompute,

@@ -83,7 +83,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         TooLarge: a single row does not fit into the memory.
     """
     forget_shapes()
-    pool, fitting = MaskPool(plan.seed), Fitting()
+    pool, fitting = MaskPool(group.seed(plan.seed)), Fitting()
     while state.step < plan.steps:
         state.learner.train()
         begun, limit = time.perf_counter(), fitting.limit
@@ -139,7 +139,7 @@ def gradient(
     def begin() -> None:
         learner.zero_grad()
         pool.seek(step)
-        torch.manual_seed(plan.seed * 1_000_003 + step)
+        torch.manual_seed(pool.seed * 1_000_003 + step)
 
     def learn(batch: Batch) -> Loss:
         precision, recompute = plan.precision.autocast(plan.device), recomputing(plan.recompute)
