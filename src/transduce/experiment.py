@@ -223,7 +223,7 @@ class Experiment(Blueprint):
     @model_validator(mode="after")
     def _writes_what_it_reads(self) -> Experiment:
         made_of_target = self.data.train.denoises or self.data.dev.denoises
-        if made_of_target and (not self.text.joint or self.model.head.slots):
+        if made_of_target and (not self._joint or self.model.head.slots):
             raise ValueError(
                 "data: denoise reads and writes one text, and what the noise takes away cannot be "
                 "copied; set text.joint: true, and leave model.head.new_words out"
@@ -251,6 +251,8 @@ class Experiment(Blueprint):
 
     @model_validator(mode="after")
     def _reads_what_there_is(self) -> Experiment:
+        if self.start is not None and "model" not in self.model_fields_set:
+            return self  # it is the base's, and looked at when that is read
         reads = self.model.encoder.reads
         corpora = {"train": self.data.train, "dev": self.data.dev, "test": self.data.test}
         for name, corpus in corpora.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,13 @@ from torch import Tensor
 
 from transduce.bundle import Bundle, require_same_target
 from transduce.problem import Problem
-from transduce.search.constrain import ConstraintBlueprint
+from transduce.search.constrain import (
+    ConstraintBlueprint,
+    Continuation,
+    Target,
+    Texts,
+    constrained,
+)
 from transduce.search.ensemble import Average, Ensemble
 from transduce.search.fusion import fused
 from transduce.search.interface import Batch, SearchBlueprint
@@ -117,6 +124,31 @@ class Panel:
                 "leave them out, or let it rerank the answers of one that obeys them",
                 "constraints",
             )
+
+    def within(
+        self, search: SearchBlueprint, constraints: Sequence[ConstraintBlueprint], length: Length
+    ) -> Scorer:
+        """Return what a search asks: the models, and what else an answer has to obey.
+
+        Raises:
+            Problem: they do not go together.
+        """
+        self.admit(search, constraints)
+        target = self.target(length)
+        built = [constraint.build(target) for constraint in constraints]
+        own = [] if self.reads else [Continuation()]
+        whole = constrained(length.over(self.scorer), [*own, *built])
+        return self.aid(whole) if search.aided else whole
+
+    def target(self, length: Length) -> Target:
+        """Return what constraints have to know of the side that is written."""
+        codec = self.bundles[0].codecs["target"]
+        return Target(
+            codec.encode,
+            lambda: Texts(codec.texts(), codec.tokeniser.spaced),
+            partial(self.limit, length=length),
+            self.device,
+        )
 
     def evaluate(self) -> None:
         """Put the models to prediction: no dropout."""

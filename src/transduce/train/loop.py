@@ -19,7 +19,7 @@ from transduce.train.faults import Fault, FaultsBlueprint
 from transduce.train.fitting import Fitting
 from transduce.train.memory import forget_shapes, keep_freed_memory
 from transduce.train.moving_average import MovingAverage
-from transduce.train.objective import Learner, Loss
+from transduce.train.objective import Learner, Loss, Moment
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.parallel import ALONE, Group
 from transduce.train.precision import Precision
@@ -144,7 +144,7 @@ def gradient(
     def learn(batch: Batch) -> Loss:
         precision, recompute = plan.precision.autocast(plan.device), recomputing(plan.recompute)
         with drawing_from(pool), precision, recompute:
-            loss = learner(batch.to(plan.device))
+            loss = learner(batch.to(plan.device), Moment(step, plan.seed))
         (loss.total / tokens).backward()
         return Loss(loss.total.detach(), loss.nll)
 
