@@ -1,148 +1,92 @@
-"""Every search of the package over every scorer of the package, judged by enumeration."""
+"""The laws over combinations of many choices at once, drawn at random.
+
+``test_models`` turns one choice at a time; here all are turned together, so that what only fails
+together is met.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from functools import cache, partial
-from typing import Any, Final, NamedTuple, get_args
+from pathlib import Path
 
 import pytest
-import test_constrain
-import test_models
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from toys import MAKERS, NORMALISATIONS, Recurrent, Table, task
+from test_causality import check_gradients
+from test_models import CHOICES, TINY, confident, fits, label
 
 from transduce import testing
+from transduce.blueprint import Part, dump, read
+from transduce.models.build import ModelBlueprint, build
+from transduce.models.interface import DecoderBlueprint, EncoderBlueprint, HeadBlueprint
 from transduce.problem import Problem
-from transduce.search import (
-    Average,
-    Beam,
-    DiverseBeam,
-    Draft,
-    Ensemble,
-    Exact,
-    Greedy,
-    Length,
-    PowerNormalisation,
-    Sample,
-    Scorer,
-    SearchBlueprint,
-    StochasticBeam,
-    TopP,
-)
-from transduce.search.constrain import Constrained
-from transduce.sequences import Sequences
+from transduce.train.checkpoint import load_tensors, tensors
 
-SYMBOLS, LONGEST = 5, 4
-PLAIN: Final = PowerNormalisation(exponent=0.0)
-
-
-class Given(NamedTuple):
-    """A scorer and what it is asked."""
-
-    scorer: Any
-    sources: dict[str, Sequences]
-    prompt: Int[Tensor, "B 1"]
-    limit: Int[Tensor, "B"]
-
-
-def asked(make: Callable[[int], Scorer]) -> Given:
-    sources, prompt, limit = task(5, SYMBOLS, LONGEST)
-    return Given(make(SYMBOLS), sources, prompt[:, :1], limit)
-
-
-def modelled(decoder: str, head: str = "linear") -> Given:
-    return Given(*test_models.case("recurrent", decoder, 5, SYMBOLS, LONGEST, head))
-
-
-def constrained(kind: str, scorer: Callable[[int], Scorer]) -> Given:
-    constraint = test_constrain.EVERY[kind](random.Random(5))
-    sources, prompt, limit = test_constrain.task(4, LONGEST)
-    return Given(Constrained(scorer(test_constrain.SYMBOLS), constraint), sources, prompt, limit)
-
-
-def short(length: Length, make: Callable[[int], Scorer]) -> Given:
-    given = asked(lambda symbols: length.over(make(symbols)))
-    return given._replace(limit=length.limit(given.sources["source"].lengths, given.limit))
-
-
-def together(average: Average) -> Given:
-    makers = Table, Recurrent, partial(Table, seed=1)
-    return asked(lambda symbols: Ensemble(tuple(make(symbols) for make in makers), average))
-
-
-SCORERS: dict[str, Callable[[], Given]] = {
-    **{name: partial(asked, make) for name, make in MAKERS.items()},
-    **{
-        f"{name} decoder": partial(modelled, name)
-        for name in test_models.DECODERS
-        if "-" not in name
-    },
-    **{f"{name} head": partial(modelled, "recurrent", name) for name in test_models.HEADS},
-    **{f"{kind} over a table": partial(constrained, kind, Table) for kind in test_constrain.EVERY},
-    "lengths": partial(short, Length(least=2, least_ratio=0.5), Recurrent),
-    **{f"mean of {average}": partial(together, average) for average in get_args(Average)},
+COMBINATIONS = 300
+SIZES = {"source": 9, "target": 9}
+SLOTS: dict[str, type[Part]] = {
+    "encoder": EncoderBlueprint,
+    "decoder": DecoderBlueprint,
+    "head": HeadBlueprint,
 }
-SEARCHES: dict[str, list[SearchBlueprint]] = {
-    "greedy": [Greedy()],
-    "draft": [Draft(), Draft(span=2, match=1)],
-    "beam": [Beam(width=1), Beam(width=3, n_best=3, normalisation=PLAIN), Beam(width=5, n_best=2)],
-    "diverse_beam": [DiverseBeam(groups=3, width=2)],
-    "sample": [Sample(samples=3), Sample(samples=4, temperature=0.7, truncations=(TopP(),))],
-    "stochastic_beam": [StochasticBeam(width=4)],
-    "exact": [Exact(nodes=9), Exact(nodes=9, n_best=3, normalisation=PowerNormalisation())],
-}
-EVERY: Final = [search for searches in SEARCHES.values() for search in searches]
 
 
-def test_no_search_is_left_out() -> None:
-    choices = SearchBlueprint.choices().items()
-    ours = {kind for kind, search in choices if search.__module__.startswith("transduce.")}
-    assert set(SEARCHES) == ours
+def drawn(side: str, rng: random.Random) -> Part:
+    """Return a part of any kind, with half of what can be chosen about it chosen at random."""
+    part = rng.choice(list(SLOTS[side].choices().values()))
+    facts = {name: size for name, size in TINY.items() if name in part.model_fields}
+    for name, field in part.model_fields.items():
+        choices = [value for value in CHOICES.get(name, ()) if fits(value, field.annotation)]
+        if choices and rng.random() < 0.5:
+            facts[name] = rng.choice(choices)
+    return part.model_validate(facts)
 
 
-@pytest.fixture(params=SCORERS)
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def combination(number: int) -> ModelBlueprint:
+    """Return the combination of this number; one that makes no sense says why, and is redrawn."""
+    rng = random.Random(number)
+    while True:
+        parts = {side: drawn(side, rng) for side in SLOTS}
+        blueprint = ModelBlueprint.model_validate({**parts, "tie": "none"})
+        if makes_sense(blueprint):
+            return blueprint
 
 
-@cache
-def best(name: str) -> Float[Tensor, "B"]:
-    """Return the log-probability of the likeliest answer there is to each source."""
-    scorer, sources, prompt, limit = SCORERS[name]()
-    every = testing.brute_force(scorer, sources, prompt, limit, SearchBlueprint.eos)
-    return torch.tensor([max(known.values()) for known in every])
-
-
-@pytest.mark.parametrize("search", EVERY, ids=str)
-def test_searches_keep_the_laws_and_beat_nothing_that_is_best(
-    name: str, search: SearchBlueprint
-) -> None:
-    scorer, sources, prompt, limit = SCORERS[name]()
+def makes_sense(blueprint: ModelBlueprint) -> bool:
+    """Whether the parts go together; if not, a sentence says why and what to do."""
     try:
-        found = search(scorer, scorer.encode(sources), prompt, limit)
-    except Problem:
-        assert search.shares, "only who takes symbols of the source may be refused"
-        return
-    testing.check_search(search, scorer, sources, prompt, limit)
-    likely = found.log_probs.masked_fill(~found.finished, -torch.inf).amax(1)
-    assert (likely <= best(name) + 1e-4).all()
-    if isinstance(search, Draft):
-        testing.check_draft_is_greedy(search, scorer, sources, prompt, limit)
+        build(blueprint, SIZES)
+    except Problem as problem:
+        what, _, to_do = str(problem).partition("; ")
+        if not (what and to_do):
+            raise
+        return False
+    return True
 
 
-def test_a_beam_of_one_is_greedy(name: str) -> None:
-    testing.check_beam_one_is_greedy(*SCORERS[name]())
+MATRIX = [combination(number) for number in range(COMBINATIONS)]
+NAMES = [f"{label(made.encoder)} {label(made.decoder)} {label(made.head)}" for made in MATRIX]
 
 
-@pytest.mark.parametrize("normalisation", [NORMALISATIONS[0], NORMALISATIONS[2]], ids=repr)
-def test_exact_search_is_enumeration(name: str, normalisation: PowerNormalisation) -> None:
-    testing.check_exact(*SCORERS[name](), normalisation)
+@pytest.mark.parametrize("blueprint", MATRIX, ids=NAMES)
+def test_combination(blueprint: ModelBlueprint, tmp_path: Path) -> None:
+    given = confident(blueprint, 5, 9, 4)
+    given.model.double()  # some of these are chaos: each rounding would grow to a difference
+    model, sources, prompt, _ = given
+    tokens = torch.cat([prompt, torch.randint(0, 9 + model.head.slots, (5, 4))], 1)
+    testing.check_scorer(model, sources, tokens)
+    testing.check_normalised(model, sources, tokens)
+    testing.check_beam_one_is_greedy(*given)
+    check_gradients(given, blueprint.decoder)
+
+    (tmp_path / "model.yaml").write_text(dump(blueprint), encoding="utf-8")
+    again = build(read(tmp_path / "model.yaml", ModelBlueprint), SIZES).eval().double()
+    load_tensors(again, tensors(model), tmp_path)
+    with torch.no_grad():
+        first, second = (
+            one.extend(tokens, one.start(one.encode(sources)))[0] for one in (model, again)
+        )
+    assert first.equal(second)
 
 
-def test_a_beam_that_is_wide_enough_is_enumeration(name: str) -> None:
-    scorer, sources, prompt, limit = SCORERS[name]()
-    testing.check_beam_exact(scorer, sources, prompt, limit.clamp(max=3), PLAIN)
+def test_combinations_differ() -> None:
+    assert len(set(NAMES)) >= 200

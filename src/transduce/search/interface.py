@@ -43,6 +43,7 @@ class SearchBlueprint(Part):
 
     eos: ClassVar[int] = 2  # the symbol that ends a hypothesis, the same in every vocabulary
     shares: ClassVar[bool] = False  # it takes symbols of the source for those of the answer
+    aided: ClassVar[bool] = False  # it asks a small model beside the model
     distinct: ClassVar[bool] = True  # no two hypotheses of a source are equal
 
     @abstractmethod

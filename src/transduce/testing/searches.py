@@ -11,7 +11,7 @@ from torch import Tensor
 
 from transduce.problem import Problem
 from transduce.search.beam import Beam
-from transduce.search.draft import Draft
+from transduce.search.draft import DraftedSearch
 from transduce.search.exact import Exact
 from transduce.search.greedy import Greedy
 from transduce.search.hypotheses import Hypotheses, LengthNormalisation, PowerNormalisation
@@ -169,7 +169,7 @@ def check_beam_one_is_greedy(
 
 @torch.no_grad()
 def check_draft_is_greedy(
-    search: Draft,
+    search: DraftedSearch,
     scorer: Scorer,
     sources: Sources,
     prompt: Int[Tensor, "B P"],

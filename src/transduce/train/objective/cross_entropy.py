@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from transduce.data.batch import Batch
 from transduce.models.seq2seq import Seq2Seq
-from transduce.train.objective.interface import Loss, ObjectiveBlueprint
+from transduce.train.objective.interface import FIRST, Loss, Moment, ObjectiveBlueprint, Task
 
 
 class CrossEntropy(NamedTuple):
@@ -16,18 +16,21 @@ class CrossEntropy(NamedTuple):
 
     smoothing: float
 
-    def __call__(self, model: Seq2Seq, batch: Batch) -> Loss:
+    def __call__(self, model: Seq2Seq, batch: Batch, moment: Moment = FIRST) -> Loss:
         """Score each label after the true tokens before it."""
-        return Loss(*model(batch.sources, batch.inputs, batch.labels, self.smoothing))
+        given = batch.sources, batch.inputs, batch.labels, self.smoothing, batch.weights
+        return Loss(*model(*given))
 
 
 class CrossEntropyBlueprint(ObjectiveBlueprint):
     """Predict each token after the true ones before it."""
 
+    weighs: ClassVar[bool] = True
+
     kind: Literal["cross_entropy"] = "cross_entropy"
     smoothing: float = Field(0.1, ge=0, lt=1)
     """probability taken from the true token and spread over all"""
 
-    def build(self) -> CrossEntropy:
+    def build(self, task: Task | None = None) -> CrossEntropy:
         """Make it."""
         return CrossEntropy(self.smoothing)
