@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,8 +29,10 @@ class Rows(NamedTuple):
         return said + (f", {none:,} drawn" if none else "")
 
 
-def extend(codec: TextCodec, pieces: Iterable[str], side: str) -> TextCodec:
-    """Return a codec that knows further pieces, numbered behind the others.
+def extend(
+    codec: TextCodec, pieces: Iterable[str], side: str, reserved: Sequence[str] = ()
+) -> TextCodec:
+    """Return a codec that knows further pieces and reserved symbols, numbered behind the others.
 
     Raises:
         Problem: its tokeniser does not look pieces up in a list.
@@ -48,7 +49,11 @@ def extend(codec: TextCodec, pieces: Iterable[str], side: str) -> TextCodec:
     if tokens.size is not None:
         tokens = tokens.model_copy(update={"size": max(tokens.size, len(whole))})
     blueprint = codec.blueprint.model_copy(update={"tokens": tokens})
-    return replace(codec, blueprint=blueprint, tokeniser=tokens.load(whole.to_bytes(), side))
+    return TextCodec(
+        blueprint,
+        tokens.load(whole.to_bytes(), side),
+        tuple(dict.fromkeys([*codec.reserved, *reserved])),
+    )
 
 
 def rows(new: TextCodec, old: TextCodec) -> Rows:
@@ -70,6 +75,7 @@ def rows(new: TextCodec, old: TextCodec) -> Rows:
             found.append([id for id in vocabulary.ids(_cut(old.tokeniser, text)) if id != UNK])
         else:
             found.append([])
+    found += [old.encode(name) if name in old.reserved else [] for name in new.reserved]
     return Rows(found)
 
 

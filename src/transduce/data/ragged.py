@@ -28,11 +28,12 @@ class RaggedWriter:
             self._ends.write(bytes(8))
             self._files = files.pop_all()
 
-    def add(self, row: Sequence[int] | bytes) -> None:
-        """Append one row."""
-        self._values.write(row if isinstance(row, bytes) else np.array(row, self._dtype).tobytes())
-        self._end += len(row)
-        self._ends.write(self._end.to_bytes(8, "little"))
+    def extend(self, rows: bytes, lengths: Sequence[int]) -> None:
+        """Append rows whose values stand one after the other."""
+        self._values.write(rows)
+        ends = self._end + np.cumsum(lengths, dtype="<i8")
+        self._ends.write(ends.tobytes())
+        self._end = int(ends[-1]) if len(ends) else self._end
 
     def __enter__(self) -> RaggedWriter:
         return self

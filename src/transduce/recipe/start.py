@@ -111,11 +111,16 @@ def codecs(
         return {**({} if both else learn()), **{side: found[side] for side in kept}}
     made = learn()
     if experiment.text.joint:
-        joint = extend(found["source"], made["source"].tokeniser.vocabulary, "text")
+        joint = _extended(found, made, "source", "text")
         return {"source": joint, "target": joint}
-    return made | {
-        side: extend(found[side], made[side].tokeniser.vocabulary, side) for side in kept
-    }
+    return made | {side: _extended(found, made, side, side) for side in kept}
+
+
+def _extended(
+    found: Mapping[str, TextCodec], made: Mapping[str, TextCodec], side: Side, name: str
+) -> TextCodec:
+    own = made[side]
+    return extend(found[side], own.tokeniser.vocabulary, name, own.reserved)
 
 
 def begin(
