@@ -57,32 +57,32 @@ def encoding(folder: Path, processes: int = 1) -> Encoding:
 
 def encode(folder: Path, pairs: int, processes: int) -> None:
     """Encode them for the first time."""
-    begun = time.perf_counter()
-    store = prepare(CORPUS, folder, encoding(folder, processes), folder / "cache")
-    took = time.perf_counter() - begun
-    symbols = sum(counts.symbols for counts in store.counts.values())
+    begun, worked = time.perf_counter(), time.process_time()
+    prepare(CORPUS, folder, encoding(folder, processes), folder / "cache")
+    took, worked = time.perf_counter() - begun, time.process_time() - worked
     print(
-        f"encoded    {pairs / took:,.0f} pairs/s, {symbols / took / 1e6:.2f} M symbols/s, "
-        f"{processes} processes, {took:.1f} s; {memory()}"
+        f"encoded    {pairs / took:,.0f} pairs/s by {processes} processes, {took:.1f} s, "
+        f"{worked:.1f} s of processor time in this one; {memory()}"
     )
 
 
 def train(folder: Path, pairs: int, processes: int) -> None:
     """Open what is encoded, as training does, and read batches."""
-    begun = time.perf_counter()
+    begun, worked = time.perf_counter(), time.process_time()
     store = prepare(CORPUS, folder, encoding(folder), folder / "cache")
-    opened = time.perf_counter() - begun
     longest(store)
     assert store.beyond("source", 1 << 20) is None
     stream = batches(store, BatchBlueprint(), seed=1)
     next(stream)
-    print(
-        f"start      {time.perf_counter() - begun:.2f} s, {opened:.2f} s of it to open; {memory()}"
-    )
-    begun = time.perf_counter()
+    took, worked = time.perf_counter() - begun, time.process_time() - worked
+    print(f"start      {took:.2f} s, {worked:.2f} s of processor time; {memory()}")
+    begun = time.process_time()
     tokens = sum(next(stream)[1].tokens for _ in range(BATCHES))
-    took = time.perf_counter() - begun
-    print(f"{BATCHES} batches {tokens / took / 1e6:.2f} M target tokens/s; {memory()}")
+    took = time.process_time() - begun
+    print(
+        f"{BATCHES} batches {tokens / took / 1e6:.2f} M target tokens a second of processor time; "
+        f"{memory()}"
+    )
 
 
 def memory() -> str:

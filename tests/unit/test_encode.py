@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from transduce.data import digest as digests
 from transduce.data import encode as module
+from transduce.data import ragged
 from transduce.data.batch import Example
 from transduce.data.digest import digest
 from transduce.data.encode import Encoding, LimitsBlueprint, encode
@@ -154,3 +155,35 @@ def test_no_example_is_encoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Encoding, "chunk", note)
     made(tmp_path, write(tmp_path), encoding(1))
     assert len(seen) == len(set(seen)) == len(LINES)
+
+
+def resident() -> int:
+    status = Path("/proc/self/status").read_text(encoding="utf-8").split("\n")
+    return next(int(line.split()[1]) for line in status if line.startswith("RssFile")) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux")
+def test_what_was_read_does_not_stay_resident(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = 2000
+    with ragged.RaggedWriter(tmp_path, "x", "<u2") as writer:
+        for row in range(rows):
+            writer.extend(np.full(8192, row, "<u2").tobytes(), [8192])
+
+    def read() -> tuple[int, int]:
+        kept = ragged.Ragged.open(tmp_path, "x", "<u2", rows)
+        before, most = resident(), 0
+        for row in range(rows):
+            found = kept.gather(np.array([row])).data
+            assert found.shape == (1, 8192)
+            assert int(found[0, 0]) == int(found[0, -1]) == row
+            most = max(most, resident() - before) if row % 20 == 0 else most
+        return most, len(kept.values) * 2
+
+    most, size = read()
+    assert most > size * 3 // 4
+    monkeypatch.setattr(ragged, "LARGE", 1)
+    monkeypatch.setattr(ragged, "PLACES", 100)
+    most, size = read()
+    assert most < size // 4
