@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from transduce.data import store as module
 from transduce.data.batch import Example
+from transduce.data.encode import encode
 from transduce.data.lines import Skipped
 from transduce.data.read import CorpusBlueprint, TsvBlueprint
 from transduce.data.rows import Counts
@@ -163,13 +164,12 @@ def test_a_file_that_changes_while_it_is_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path)
-    encode = module._encode
 
     def change(path: Path, corpus: CorpusBlueprint, base: Path, how: Encoding) -> None:
         encode(path, corpus, base, how)
         write(tmp_path, PAIRS[:1])
 
-    monkeypatch.setattr(module, "_encode", change)
+    monkeypatch.setattr(module, "encode", change)
     with pytest.raises(Problem, match="t: a file changed while it was read; start again"):
         make(tmp_path)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
@@ -180,13 +180,12 @@ def test_those_who_come_at_once_share_one_store(
 ) -> None:
     write(tmp_path)
     made = []
-    encode = module._encode
 
     def count(path: Path, corpus: CorpusBlueprint, base: Path, how: Encoding) -> None:
         made.append(path)
         encode(path, corpus, base, how)
 
-    monkeypatch.setattr(module, "_encode", count)
+    monkeypatch.setattr(module, "encode", count)
     with ThreadPoolExecutor(4) as pool:
         stores = list(pool.map(lambda _: make(tmp_path), range(4)))
     assert len(made) == 1

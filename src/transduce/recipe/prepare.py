@@ -17,7 +17,9 @@ import torch
 from transduce import __version__, blueprint, bundle, folder
 from transduce.data.batch import Batch, Example
 from transduce.data.corpora import open_rows
+from transduce.data.in_order import cores
 from transduce.data.lines import Skipped
+from transduce.data.quantile import upper_quantile
 from transduce.data.rows import Rows
 from transduce.data.store import Encoding
 from transduce.data.stream import by_length
@@ -48,6 +50,8 @@ FREE = (  # settings that may change between the parts of a run without making i
 )
 
 
+BLOCK = 2**18  # rows that are looked at together
+SHARE = 0.999  # of the training examples, whose answers decide how long others may get
 DEV_TOKENS = 8192  # positions of a batch when no gradient is needed
 
 
@@ -81,7 +85,7 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
     if run is not None:
         _same_experiment(experiment, run)
     codecs = _codecs(experiment, base, run, show)
-    _has_all(codecs["source"], _reserved(experiment))
+    _has_all(codecs["source"], [*experiment.text.reserved, *_reserved(experiment)])
     data, slots = experiment.data, experiment.model.head.slots
     if slots and codecs["source"].tokeniser.vocabulary.spells:
         raise Problem(
@@ -91,7 +95,7 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
         )
     stores = {
         name: open_rows(
-            corpus, base, Encoding(codecs, data.limits, name == "train", slots), cache()
+            corpus, base, Encoding(codecs, data.limits, name == "train", slots, cores()), cache()
         )
         for name, corpus in (("train", data.train), ("dev", data.dev))
     }
@@ -117,8 +121,8 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
             "teaches the model to copy new words; raise min_count in text.source.tokens"
         )
     examples = [dev.example(index) for index in range(dev.examples)]
-    longest = _longest(train, experiment.model.encoder.reads)
-    return Prepared(codecs, train, dev, examples, test, counts, longest)
+    most = longest(train, experiment.model.encoder.reads)
+    return Prepared(codecs, train, dev, examples, test, counts, most)
 
 
 def _counts(store: Rows) -> dict[str, Any]:
@@ -262,12 +266,14 @@ def _tell(name: str, skipped: Skipped, show: Show) -> None:
         show.say(f"warning: {name}: {count} skipped ({reason}): {', '.join(places[:5])}")
 
 
-def _longest(store: Rows, reads: bool) -> tuple[float, int]:
+def longest(store: Rows, reads: bool = True) -> tuple[float, int]:
     """Return how long an answer can get: all but one in a thousand training examples, and ten.
 
     What a language model adds to a beginning does not depend on how long that is.
     """
-    source, target = store.lengths(np.arange(len(store)))
+    starts = range(0, len(store), BLOCK)
+    lengths = (store.lengths(np.arange(start, min(start + BLOCK, len(store)))) for start in starts)
     if not reads:
-        return 1.0, int(np.quantile(target, 0.999)) + 10
-    return float(np.quantile(target / source, 0.999)), 10
+        return 1.0, int(upper_quantile((target for _, target in lengths), len(store), SHARE)) + 10
+    ratios = (target / source for source, target in lengths)
+    return upper_quantile(ratios, len(store), SHARE), 10
