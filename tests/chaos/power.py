@@ -1,6 +1,6 @@
 """Whenever the power goes while checkpoints are saved, the last one whose saving had ended loads.
 
-python tests/chaos/power.py --draws 200    what a disk may have kept, for each moment
+python tests/chaos/power.py --draws 50    what a disk may have kept, for each moment
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def trials(home: Path, draws: int, seed: int) -> tuple[int, int, list[str]]:
 def main() -> None:
     """Do what was asked for, and say what came out; the exit code is 1 if anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--draws", type=int, default=200, help="disks for each moment")
+    parser.add_argument("--draws", type=int, default=50, help="disks for each moment")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
