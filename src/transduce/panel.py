@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from copy import copy
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,10 +14,19 @@ from torch import Tensor
 
 from transduce.bundle import Bundle, require_same_target
 from transduce.problem import Problem
+from transduce.search.constrain import (
+    ConstraintBlueprint,
+    Continuation,
+    Target,
+    Texts,
+    constrained,
+)
 from transduce.search.ensemble import Average, Ensemble
-from transduce.search.interface import Batch
+from transduce.search.fusion import fused
+from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.length import Length
 from transduce.search.scorer import Scorer
+from transduce.search.speculative import OWN, Aided
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS
 
@@ -33,6 +45,110 @@ class Panel:
         self.scorer: Scorer = Ensemble(models, average) if beside else first.model
         self.slots = first.blueprint.model.head.slots
         self.longest = first.blueprint.longest
+        self.reads = first.blueprint.model.encoder.reads
+        if any(other.blueprint.model.encoder.reads != self.reads for other in beside):
+            raise Problem(
+                "a language model is no member of an ensemble that reads; fuse it instead"
+            )
+        self.languages: tuple[Panel, ...] = ()  # language models that are fused with all of them
+        self.drafter: Bundle | None = None  # a small model that nothing but drafts are asked of
+
+    def fused(self, language: Panel, weight: float) -> Panel:
+        """Return the panel with language models beside it.
+
+        Raises:
+            Problem: they are none, or of another target vocabulary.
+        """
+        if language.reads or not self.reads:
+            raise Problem(
+                "fusion takes a model that reads and a language model, which has no encoder; for "
+                "models that read use an ensemble",
+                "fusion.run",
+            )
+        require_same_target(self.bundles[0], language.bundles[0], "fusion.run")
+        made = copy(self)
+        made.scorer = fused(self.scorer, language.scorer, weight)
+        made.languages = (*self.languages, language)
+        return made
+
+    def aided(self, small: Panel) -> Panel:
+        """Return the panel with a small model that drafts.
+
+        Raises:
+            Problem: it is several models, of another target vocabulary, or for shorter targets.
+        """
+        if len(small.bundles) > 1 or small.languages:
+            raise Problem("several models together are not small; name one", "drafter")
+        require_same_target(self.bundles[0], small.bundles[0], "drafter")
+        most = small.bundles[0].model.longest["target"]
+        if most is not None and most < min(self._positions(), default=most + 1):
+            raise Problem(
+                f"it has learned {most} positions, and the answers of the model may be longer; "
+                "take one with as many, or with positions of another kind",
+                "drafter",
+            )
+        made = copy(self)
+        made.drafter = small.bundles[0]
+        return made
+
+    def aid(self, scorer: Scorer) -> Scorer:
+        """Put the small model beside what a search asks."""
+        assert self.drafter is not None
+        return Aided(scorer, self.drafter.model)
+
+    def admit(self, search: SearchBlueprint, constraints: Sequence[ConstraintBlueprint]) -> None:
+        """Refuse what these models do not suit.
+
+        Raises:
+            Problem: the search takes symbols of the source for the answer, and they are others; it
+                asks a small model, and there is none; or a beginning or constraints meet a
+                reversed text.
+        """
+        if search.shares and not self.bundles[0].blueprint.joint:
+            raise Problem(
+                f"{search.kind} takes symbols of the source for the answer, and this model has a "
+                "vocabulary for each side; search greedily",
+                "search",
+            )
+        if search.aided and self.drafter is None:
+            raise Problem(
+                f"{search.kind} search has no small model to ask; name one: drafter=RUN", "search"
+            )
+        reverse = self.bundles[0].codecs["target"].blueprint.reverse
+        if reverse and not self.reads:
+            what = "it writes from right to left, and so goes on with no beginning; use score"
+            raise Problem(what, "text.target.reverse")
+        if constraints and reverse:
+            raise Problem(
+                "they are for texts from left to right, and this model writes from right to left; "
+                "leave them out, or let it rerank the answers of one that obeys them",
+                "constraints",
+            )
+
+    def within(
+        self, search: SearchBlueprint, constraints: Sequence[ConstraintBlueprint], length: Length
+    ) -> Scorer:
+        """Return what a search asks: the models, and what else an answer has to obey.
+
+        Raises:
+            Problem: they do not go together.
+        """
+        self.admit(search, constraints)
+        target = self.target(length)
+        built = [constraint.build(target) for constraint in constraints]
+        own = [] if self.reads else [Continuation()]
+        whole = constrained(length.over(self.scorer), [*own, *built])
+        return self.aid(whole) if search.aided else whole
+
+    def target(self, length: Length) -> Target:
+        """Return what constraints have to know of the side that is written."""
+        codec = self.bundles[0].codecs["target"]
+        return Target(
+            codec.encode,
+            lambda: Texts(codec.texts(), codec.tokeniser.spaced),
+            partial(self.limit, length=length),
+            self.device,
+        )
 
     def evaluate(self) -> None:
         """Put the models to prediction: no dropout."""
@@ -46,7 +162,8 @@ class Panel:
             Problem: it is longer than there are positions learned.
         """
         found = []
-        for bundle in self.bundles:
+        drafter = [self.drafter] if self.drafter is not None and side == "source" else []
+        for bundle in (*self.bundles, *drafter):
             codec = bundle.codecs[side].reading(source, self.slots)
             ids, most = [*codec.encode(text), EOS], bundle.model.longest[side]
             if most is not None and len(ids) > most:
@@ -58,6 +175,14 @@ class Panel:
             found.append(ids)
         return found
 
+    def fits(self, source: str, most: int | None = None) -> bool:
+        """Whether every model can read a source, which has ``most`` symbols at most."""
+        for bundle in self.bundles:
+            limits = [x for x in (bundle.model.longest["source"], most) if x is not None]
+            if limits and len(bundle.codecs["source"].encode(source)) >= min(limits):
+                return False
+        return True
+
     def stack(
         self, read: Sequence[list[list[int]]], rows: Int[np.ndarray, "B"]
     ) -> dict[str, Sequences]:
@@ -65,7 +190,8 @@ class Panel:
         own = [
             list(map(torch.tensor, ids)) for ids in zip(*(read[row] for row in rows), strict=True)
         ]
-        names = ["source", *(f"{number}:source" for number in range(2, len(own) + 1))]
+        names = ["source", *(f"{number}:source" for number in range(2, len(self.bundles) + 1))]
+        names += [f"{OWN}source"] * (self.drafter is not None)
         stacked = (Sequences.stack(ids).to(self.device) for ids in own)
         return dict(zip(names, stacked, strict=True))
 
@@ -87,8 +213,7 @@ class Panel:
         """
         factor, extra = self.longest
         most = length.limit(lengths, (lengths * factor).ceil().long() + extra)
-        positions = [bundle.model.longest["target"] for bundle in self.bundles]
-        learned = [count for count in positions if count is not None]
+        learned = self._positions()
         if not learned:
             return most
         if (fewest := int(length.fewest(lengths).max())) > min(learned):
@@ -98,3 +223,15 @@ class Panel:
                 "length.least",
             )
         return most.clamp(max=min(learned))
+
+    def _positions(self) -> list[int]:
+        """Return how many target positions each model has that has learned so many."""
+        panels = (self, *self.languages)
+        counts = [one.model.longest["target"] for panel in panels for one in panel.bundles]
+        return [count for count in counts if count is not None]
+
+
+def key(text: str) -> int:
+    """Return what the samples for a text depend on: the same for the same text, wherever asked."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

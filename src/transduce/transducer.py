@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from transduce.blueprint import define
-from transduce.bundle import Bundle, is_bundle
+from transduce.bundle import Bundle, model_folder
 from transduce.data.stream import by_length
-from transduce.explain.reading import copying, source_attention
-from transduce.folder import recover
-from transduce.nn.packed import pack
-from transduce.panel import Panel
+from transduce.document import by_sentences
+from transduce.explain.reading import looks
+from transduce.nn.packed import NumberType, pack
+from transduce.panel import Panel, key
 from transduce.problem import Problem
 from transduce.result import Result, Token, results_of
-from transduce.search.constrain import Apart, ConstraintBlueprint, Own, Target, Texts, constrained
+from transduce.search.constrain import Apart, ConstraintBlueprint, Own, constrained
 from transduce.search.ensemble import Average
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import SearchBlueprint
@@ -31,6 +32,7 @@ from transduce.search.score import force
 from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.sequences import Sequences
+from transduce.text.sentences import Sentences, Span, SplitBlueprint
 from transduce.text.vocabulary import BOS, EOS
 from transduce.train.memory import keep_freed_memory
 
@@ -62,31 +64,36 @@ class Transducer:
         self.search = bundle.blueprint.search
         self.length = bundle.blueprint.length  # of answers; another may be set
         self.constraints = bundle.blueprint.constraints
+        # of confidences; that of one model is not that of several
+        self.temperature = 1.0 if beside else bundle.blueprint.temperature
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str | None = None, parts: Sequence[str | Path] = ()
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        parts: Sequence[str | Path] = (),
+        base: str | Path | None = None,
+        precision: NumberType | Literal["auto"] = "fp32",
     ) -> Transducer:
         """Load a model folder, or the model of a run.
 
         ``parts`` are the Python files that define parts of it which do not come with the package.
-        No other file is run. The process keeps memory that it frees from now on.
+        No other file is run. ``base`` is the model that an adapter was made for, if it has moved.
+        The process keeps memory that it frees from now on. ``precision`` says in which numbers a
+        CPU multiplies by weights (``transduce.nn.packed``).
 
         Raises:
-            Problem: there is none, it is damaged, or it has parts that nothing here defines.
+            Problem: there is none, it is damaged, or it has parts that nothing here defines; or the
+                precision is not to be had here.
         """
-        path = Path(folder)
         for file in [parts] if isinstance(parts, str) else parts:
             define(Path(file))
-        if not is_bundle(path):
-            recover(path / "model")
-            if not (path / "model").exists():
-                missing = "holds no trained model yet" if path.is_dir() else "no such folder"
-                raise Problem(f"{missing}; give the folder of a run or of a model", str(folder))
-            path = path / "model"
-        loaded = cls(Bundle.load(path), torch.device(device) if device else None)
+        beneath = None if base is None else model_folder(Path(base))
+        bundle = Bundle.load(model_folder(Path(folder)), beneath)
+        loaded = cls(bundle, torch.device(device) if device else None)
         # It will only predict from now on: on a CPU both are worth a tenth of the time.
-        pack(loaded.model)
+        pack(loaded.model, precision)
         keep_freed_memory()
         return loaded
 
@@ -98,13 +105,39 @@ class Transducer:
         Each reads a text in its own way; search and limits are this one's.
 
         Raises:
-            Problem: a target vocabulary is not that of this model.
+            Problem: a target vocabulary is not that of this model, or one of them is accompanied
+                already.
         """
+        if any(one.panel.languages or one.panel.drafter for one in (self, *others)):
+            raise Problem("put the models together first, then others beside them all")
         beside = [
             *self.panel.bundles[1:],
             *(bundle for other in others for bundle in other.panel.bundles),
         ]
         return Transducer(self.bundle, self.device, self.rows, beside=beside, average=average)
+
+    def with_language_model(self, language: Transducer, weight: float) -> Transducer:
+        """Return the transducer in whose answers a language model has a say (shallow fusion).
+
+        Each token scores log p(token | source) + ``weight`` * log p_language(token) (Gulcehre
+        2015). Such sums are what ``score`` and ``log_prob`` then hold.
+
+        Raises:
+            Problem: it is no language model, or of another target vocabulary.
+        """
+        made = copy(self)
+        made.panel, made.temperature = self.panel.fused(language.panel, weight), 1.0
+        return made
+
+    def with_draft_model(self, small: Transducer) -> Transducer:
+        """Return the transducer with a smaller one that drafts for its speculative search.
+
+        Raises:
+            Problem: it is several models, or cannot write all that this one may.
+        """
+        made = copy(self)
+        made.panel = self.panel.aided(small.panel)
+        return made
 
     @overload
     def __call__(
@@ -154,14 +187,12 @@ class Transducer:
         """
         lines = [inputs] if isinstance(inputs, str) else list(inputs)
         if attention and len(self.panel.bundles) > 1:
-            raise Problem(
-                "each model of an ensemble looks elsewhere; ask one of them for attention"
-            )
+            what = "each model of an ensemble looks elsewhere; ask one of them for attention"
+            raise Problem(what)
         chosen = self._chosen(search, alternatives)
         if own is not None and len(own) != len(lines):
             raise Problem(f"{len(own)} for {len(lines)} texts; give one for each", "own")
-        scorer = self._scorer(chosen, constraints)
-        results = self._answer(lines, chosen, scorer, attention, 1, own)
+        results = self._answer(lines, chosen, self._scorer(chosen, constraints), attention, 1, own)
         return results[0] if isinstance(inputs, str) else results
 
     def predict(
@@ -195,6 +226,28 @@ class Transducer:
         if wanted is not None and next(wanted, self) is not self:
             raise Problem(f"there are more than texts, which are {first - 1}", "own")
 
+    def document(
+        self,
+        text: str,
+        search: SearchBlueprint | None = None,
+        *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
+        split: SplitBlueprint | None = None,
+    ) -> Result:
+        """Answer a text of many sentences, each as if it were asked alone.
+
+        What stands between them stays there. ``sentences`` of the result are the answers, and the
+        ``span`` of each says where it stands in the text, and if it is a piece of a sentence that
+        was too long.
+        """
+        cut = partial(self.spans, split=split or Sentences())
+        answer = partial(self.predict, search=search, constraints=constraints)
+        return next(by_sentences([text], cut, answer))
+
+    def spans(self, text: str, split: SplitBlueprint) -> list[Span]:
+        """Return the sentences of a text, cut where they are longer than the model can read."""
+        return split.spans(text, partial(self.panel.fits, most=split.longest))
+
     @torch.no_grad()
     def stream(
         self, text: str, search: SearchBlueprint | None = None
@@ -208,6 +261,8 @@ class Transducer:
                 longer than there are positions learned.
         """
         self.panel.evaluate()
+        if self.target.blueprint.reverse:
+            raise Problem("it writes from right to left, so that its end comes first; use predict")
         if not text.strip():
             return True
         chosen = search or self.search
@@ -215,7 +270,7 @@ class Transducer:
         read = self.panel.stack(
             [self.panel.read("source", "text 1", text, text)], np.zeros(1, np.int64)
         )
-        batch = self.panel.batch(scorer, read, torch.tensor([_key(text)]), self.length)
+        batch = self.panel.batch(scorer, read, torch.tensor([key(text)]), self.length)
         said = yield from codec.unfold(chosen.unfold(scorer, *batch))
         return EOS in said
 
@@ -251,12 +306,9 @@ class Transducer:
             for place, row in enumerate(batch):
                 ids = wanted[row]
                 pieces = self.target.reading(sources[row], self.panel.slots).pieces(ids)
-                found[row] = tuple(map(Token, pieces, log_probs[place, 0, : len(ids)].tolist()))
+                said = log_probs[place, 0, : len(ids)].tolist()
+                found[row] = tuple(map(Token, pieces, said, ids))
         return found
-
-    def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """Return the most tokens that sources of these lengths may be answered with."""
-        return self.panel.limit(lengths, self.length)
 
     @torch.no_grad()
     def _answer(
@@ -283,19 +335,22 @@ class Transducer:
             self.panel.read("source", f"text {first + index}", lines[index], lines[index])
             for index in asked
         ]
-        lengths = np.array([max(map(len, own)) for own in encoded], dtype=np.int64)
+        lengths = np.array([max(map(len, ids)) for ids in encoded], dtype=np.int64)
         beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1
         batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
         sources = [self.panel.stack(encoded, batch) for batch in batches]
         if own is not None:
-            apart = Apart(own, self._target(), first)
+            if search.aided:
+                raise Problem("a small model would draft what they forbid; search greedily", "own")
+            apart = Apart(own, self.panel.target(self.length), first)
             scorer = constrained(scorer, apart.constraints)
             further = (apart.sources([asked[row] for row in batch]) for batch in batches)
             sources = [read | more for read, more in zip(sources, further, strict=True)]
-        keys = [torch.tensor([_key(lines[asked[row]]) for row in batch]) for batch in batches]
+        keys = [torch.tensor([key(lines[asked[row]]) for row in batch]) for batch in batches]
         answered = self._found(search, scorer, sources, keys)
         for batch, read, found in zip(batches, sources, answered, strict=True):
-            maps = self._maps(read, found) if attention else (None, None)
+            best_rows = Sequences(found.tokens[:, 0], found.lengths[:, 0])
+            maps = looks(self.model, read, best_rows, BOS) if attention else (None, None)
             for place, row in enumerate(batch):
                 source = self.source.reading(lines[asked[row]], self.panel.slots)
                 pieces = tuple(source.pieces(encoded[row][0]))
@@ -320,10 +375,8 @@ class Transducer:
         keys: list[Int[Tensor, "B"]],
     ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
-        batches = (
-            self.panel.batch(scorer, read, key, self.length)
-            for read, key in zip(sources, keys, strict=True)
-        )
+        both = zip(sources, keys, strict=True)
+        batches = (self.panel.batch(scorer, read, own, self.length) for read, own in both)
         if isinstance(search, StepwiseSearch):
             return answers(search, scorer, batches, self.rows)
         return (search(scorer, *batch[:3]) for batch in batches)
@@ -336,43 +389,11 @@ class Transducer:
         self, search: SearchBlueprint, constraints: Sequence[ConstraintBlueprint] | None = None
     ) -> Scorer:
         """Return what a search asks: the models, and what else an answer has to obey."""
-        if search.shares and not self.bundle.blueprint.joint:
-            raise Problem(
-                f"{search.kind} takes symbols of the source for the answer, and this model has a "
-                "vocabulary for each side; search greedily",
-                "search",
-            )
         wanted = self.constraints if constraints is None else constraints
-        built = [constraint.build(self._target()) for constraint in wanted]
-        return constrained(self.length.over(self.panel.scorer), built)
-
-    def _target(self) -> Target:
-        """Return what constraints have to know."""
-        tokeniser = self.target.tokeniser
-        return Target(
-            self.target.encode,
-            lambda: Texts(tokeniser.texts(), tokeniser.spaced),
-            self.limit,
-            self.device,
-        )
-
-    def _maps(
-        self, inputs: Mapping[str, Sequences], found: Hypotheses
-    ) -> tuple[Float[Tensor, "B T S"] | None, Float[Tensor, "B T S"] | None]:
-        """Read the best hypotheses again, in parallel; note where the model looks and copies."""
-        best, lengths = found.tokens[:, 0], found.lengths[:, 0]
-        begin = torch.full_like(best[:, :1], BOS)
-        read = Sequences(torch.cat([begin, best[:, :-1]], 1), lengths)
-        return source_attention(self.model, inputs, read), copying(self.model, inputs, read)
+        return self.panel.within(search, wanted, self.length)
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters())
         blueprint = self.bundle.blueprint.model
         kinds = f"{blueprint.encoder.kind} encoder, {blueprint.decoder.kind} decoder"
         return f"Transducer({kinds}, {size / 1e6:.1f} M parameters, {self.search})"
-
-
-def _key(text: str) -> int:
-    """Return what the samples for a text depend on: the same for the same text, wherever asked."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

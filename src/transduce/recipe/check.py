@@ -14,6 +14,7 @@ from transduce.experiment import Experiment
 from transduce.models.build import build
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, prepare
+from transduce.recipe.start import begin, resolve
 from transduce.train.objective import Learner
 from transduce.train.progress import Show
 from transduce.train.track import tensorboard
@@ -27,6 +28,7 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
     Raises:
         Problem: whatever would stop a training run at its start.
     """
+    experiment = resolve(experiment, base)
     device(experiment.train.device)
     if experiment.train.tensorboard:
         tensorboard()
@@ -36,6 +38,7 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
     evaluate(metrics, [e.references[0] for e in scored], [e.references for e in scored])
     sizes = {name: codec.size for name, codec in prepared.codecs.items()}
     model = build(experiment.model, sizes)
+    begun = begin(model, prepared.codecs, experiment, None)
     check_lengths(model.longest, prepared)
     _try(Learner(model, experiment.train.objective.build()), prepared)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -48,6 +51,7 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
         f"model: {parameters / 1e6:.2f} M parameters",
         f"training: {steps:,} updates of up to {batch:,} tokens, about "
         f"{steps * batch / max(tokens, 1):.1f} epochs",
+        *begun,
         *_leaks(experiment, base, prepared),
         *_unknown(prepared),
         "nothing stands in the way of training",

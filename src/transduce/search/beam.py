@@ -72,7 +72,6 @@ class Beam(StepwiseSearch):
 
     @property
     def rows(self) -> int:
-        """Number of rows for each source."""
         return self.width
 
     @property
@@ -82,6 +81,11 @@ class Beam(StepwiseSearch):
         One may be eos, and K others of the same parent leave no room for more.
         """
         return self.width + 1
+
+    @property
+    def decided(self) -> bool:
+        """Whether each token is certain as soon as it is taken: the first that ends is the last."""
+        return self.width == self.enough == 1
 
     def with_answers(self, count: int) -> Beam:
         """Return the search so that it returns ``count`` hypotheses, wider if it has to be."""

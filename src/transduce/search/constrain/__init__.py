@@ -13,6 +13,7 @@ from transduce.search.constrain.constraint import (
     constrained,
 )
 from transduce.search.constrain.context_free import Grammar
+from transduce.search.constrain.continuation import Continuation
 from transduce.search.constrain.expression import Nfa
 from transduce.search.constrain.grammar import GrammarBlueprint
 from transduce.search.constrain.language import Language, holds
@@ -34,6 +35,7 @@ __all__ = [
     "Constrained",
     "Constraint",
     "ConstraintBlueprint",
+    "Continuation",
     "ForbiddenBlueprint",
     "ForcedPrefix",
     "Grammar",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class Objective(Protocol):
 
 class ObjectiveBlueprint(Part):
     """Slot for an objective."""
+
+    weighs: ClassVar[bool] = False  # it makes use of the weights of examples
 
     @abstractmethod
     def build(self) -> Objective:
