@@ -14,7 +14,7 @@ from transduce.recipe.validate import loss as dev_loss
 from transduce.sequences import Sequences
 from transduce.train.fitting import Fitting, TooLarge, out_of_memory, positions
 from transduce.train.loop import Plan, TrainState, steps
-from transduce.train.objective import CrossEntropyBlueprint, Learner, Loss, Objective
+from transduce.train.objective import CrossEntropyBlueprint, Learner, Loss, Moment, Objective
 from transduce.train.optimise import InverseSquareRoot, OptimiserBlueprint
 from transduce.train.precision import Precision
 
@@ -44,9 +44,9 @@ class Small:
         self.objective, self.room, self.error, self.late = objective, room, error, late
         self.sizes: list[int] = []
 
-    def __call__(self, model: Seq2Seq, batch: Batch) -> Loss:
+    def __call__(self, model: Seq2Seq, batch: Batch, moment: Moment) -> Loss:
         self.sizes.append(positions(batch))
-        loss = self.objective(model, batch)
+        loss = self.objective(model, batch, moment)
         if positions(batch) <= self.room:
             return loss
         if not self.late:

@@ -16,7 +16,7 @@ from transduce.models.seq2seq import Seq2Seq
 from transduce.sequences import Sequences
 from transduce.train.faults import FaultsBlueprint
 from transduce.train.loop import Plan, Stream, TrainState, Update, steps
-from transduce.train.objective import CrossEntropyBlueprint, Learner, Loss, Objective
+from transduce.train.objective import CrossEntropyBlueprint, Learner, Loss, Moment, Objective
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Precision
 
@@ -70,8 +70,8 @@ class Faulty:
         self.objective, self.updates, self.what = objective, updates, what
         self.seeds = {3 * 1_000_003 + update - 1 for update in updates}
 
-    def __call__(self, model: Seq2Seq, batch: Batch) -> Loss:
-        loss = self.objective(model, batch)
+    def __call__(self, model: Seq2Seq, batch: Batch, moment: Moment) -> Loss:
+        loss = self.objective(model, batch, moment)
         if torch.initial_seed() not in self.seeds:
             return loss
         one = next(model.parameters()).sum() * 0 + (1.0 if self.what == "gradient" else 0.0)

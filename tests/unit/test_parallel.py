@@ -24,6 +24,7 @@ from transduce.train.objective import (
     CrossEntropyBlueprint,
     Learner,
     Loss,
+    Moment,
     Objective,
 )
 from transduce.train.optimise import OptimiserBlueprint
@@ -50,17 +51,17 @@ def stream() -> Iterator[tuple[Position, Batch]]:
         yield Position(0, number + 1), batch(number, size)
 
 
-def cross_entropy(model: Seq2Seq, given: Batch) -> Loss:
-    return CrossEntropyBlueprint().build()(model, given)
+def cross_entropy(model: Seq2Seq, given: Batch, moment: Moment) -> Loss:
+    return CrossEntropyBlueprint().build()(model, given, moment)
 
 
-def coverage(model: Seq2Seq, given: Batch) -> Loss:
-    return CoverageBlueprint().build()(model, given)
+def coverage(model: Seq2Seq, given: Batch, moment: Moment) -> Loss:
+    return CoverageBlueprint().build()(model, given, moment)
 
 
-def of_some_rows(model: Seq2Seq, given: Batch) -> Loss:
+def of_some_rows(model: Seq2Seq, given: Batch, moment: Moment) -> Loss:
     """Use a parameter for even rows alone, which one process of two has none of."""
-    loss = cross_entropy(model, given)
+    loss = cross_entropy(model, given, moment)
     even = int((given.index % 2 == 0).sum())
     return Loss(loss.total + even * model.get_parameter("some").sum(), loss.nll) if even else loss
 

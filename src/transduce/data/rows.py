@@ -97,7 +97,10 @@ class Rows(ABC):
     def example(self, index: int) -> Example:
         """Return an example as text."""
 
+    def index(self, row: int) -> int:
+        """Return the example that a row belongs to."""
+        return int(np.searchsorted(self.starts(), row, side="right")) - 1
+
     def place(self, row: int) -> str:
         """Return where the example of a row was read, as file:line."""
-        index = int(np.searchsorted(self.starts(), row, side="right")) - 1
-        return self.example(index).place
+        return self.example(self.index(row)).place

@@ -145,7 +145,7 @@ class Store(Rows):
 
     def place(self, row: int) -> str:
         """Return where the example of a row was read, as file:line."""
-        return self.places.text(int(np.searchsorted(self.first, row, side="right")) - 1)
+        return self.places.text(self.index(row))
 
     def _places(self, side: str, rows: NDArray[np.int64], picks: Picks | None) -> NDArray[np.int64]:
         """Return where the encodings of rows stand on one side."""

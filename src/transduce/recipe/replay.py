@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,19 +14,22 @@ from torch import Tensor, nn
 
 from transduce import bundle, folder
 from transduce.blueprint import define, read
+from transduce.bundle import Bundle, model_folder
 from transduce.data.batch import Batch
 from transduce.experiment import Experiment
 from transduce.models.build import build
+from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.dropout import MaskPool
 from transduce.problem import Problem
 from transduce.recipe.prepare import device
 from transduce.sequences import Sequences
+from transduce.text.codec import TextCodec
 from transduce.train import checkpoint
 from transduce.train.faults import Fault
 from transduce.train.fitting import Fitting
 from transduce.train.locate import first_fault
 from transduce.train.loop import Plan, gradient
-from transduce.train.objective import Learner
+from transduce.train.objective import Learner, Task
 from transduce.train.precision import choose
 
 FOLDER = "faults"  # in a run folder
@@ -121,7 +124,7 @@ def replay(path: Path, parts: Sequence[Path] = ()) -> Replay:
     checkpoint.load_tensors(model, load_file(source / WEIGHTS), source / WEIGHTS)
     place = device("auto" if facts["device"] == "cuda" else "cpu")
     setting = experiment.train
-    learner = Learner(model.to(place), setting.objective.build()).train()
+    learner = Learner(model.to(place), setting.objective.build(_task(experiment, codecs))).train()
     precision = choose(facts["precision"], place)
     plan = Plan(setting.optimiser, 0, 1, facts["seed"], place, precision, setting.recompute)
     batches = list(_unpacked(load_file(source / BATCHES)))
@@ -138,6 +141,20 @@ def replay(path: Path, parts: Sequence[Path] = ()) -> Replay:
     found = {"loss": loss.hex(), "norm": norm.hex(), "gradient": _digest(model)}
     same = all(facts[name] == value for name, value in found.items())
     return Replay(facts, loss, norm, same, first_fault(learner, again))
+
+
+def _task(experiment: Experiment, codecs: Mapping[str, TextCodec]) -> Task:
+    """Return what an objective may ask where the data is not at hand."""
+
+    def missing(_: object) -> NoReturn:
+        what = "the objective judges whole answers by the data, which a replay does not read"
+        raise Problem(what, f"train.objective: {experiment.train.objective.kind}")
+
+    def others(folders: Sequence[str]) -> tuple[Seq2Seq, ...]:
+        models = (Bundle.load(model_folder(Path(one))).model.eval() for one in folders)
+        return tuple(model.requires_grad_(False) for model in models)
+
+    return Task(missing, codecs["target"], experiment.model.head.slots, missing, others)
 
 
 def _chosen(path: Path) -> Path:

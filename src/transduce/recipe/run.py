@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from transduce import folder
-from transduce.bundle import Bundle, BundleBlueprint
 from transduce.data.batch import Example
 from transduce.data.stream import Position
 from transduce.evaluate import Score
@@ -22,7 +21,8 @@ from transduce.recipe.faults import last_good, naming, updates
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, environment
 from transduce.recipe.same import same_precision
-from transduce.recipe.start import addendum, begin
+from transduce.recipe.start import begin
+from transduce.recipe.task import task, untrained
 from transduce.recipe.validate import (
     Validation,
     judge,
@@ -75,25 +75,14 @@ class Run:
         self.prepared, self.show, self.group = prepared, show, group
         setting = experiment.train
         place = group.place(device(setting.device))
-        self.bundle = Bundle.make(
-            BundleBlueprint(
-                model=experiment.model,
-                search=experiment.search,
-                length=experiment.length,
-                constraints=experiment.constraints,
-                joint=experiment.one_vocabulary,
-                longest=prepared.longest,
-            ),
-            prepared.codecs,
-            addendum(experiment),
-        )
+        self.bundle = untrained(experiment, prepared)
         kept = folder_ if group.first else None
         for line in begin(self.bundle.model, prepared.codecs, experiment, kept):
             show.say(line)
         check_lengths(self.bundle.model.longest, prepared)
         model = self.bundle.model.to(place)
         self.transducer = Transducer(self.bundle, place)
-        learner = Learner(model, setting.objective.build())
+        learner = Learner(model, setting.objective.build(task(self.transducer, prepared.train)))
         self.state = TrainState(learner, setting.optimiser.build(model), Position(0, 0))
         if setting.moving_average is not None:
             self.state.average = MovingAverage(model, setting.moving_average)
@@ -101,7 +90,7 @@ class Run:
             setting.optimiser,
             setting.max_steps,
             setting.accumulate,
-            group.seed(experiment.seed),
+            experiment.seed,
             place,
             same_precision(setting.precision, place, folder_),
             setting.recompute,

@@ -19,7 +19,7 @@ from transduce.train.faults import Fault, FaultsBlueprint
 from transduce.train.fitting import Fitting
 from transduce.train.memory import forget_shapes, keep_freed_memory
 from transduce.train.moving_average import MovingAverage
-from transduce.train.objective import Learner, Loss
+from transduce.train.objective import Learner, Loss, Moment
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.parallel import ALONE, Group
 from transduce.train.precision import Precision
@@ -83,7 +83,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         TooLarge: a single row does not fit into the memory.
     """
     forget_shapes()
-    pool, fitting = MaskPool(plan.seed), Fitting()
+    pool, fitting = MaskPool(group.seed(plan.seed)), Fitting()
     while state.step < plan.steps:
         state.learner.train()
         begun, limit = time.perf_counter(), fitting.limit
@@ -139,12 +139,12 @@ def gradient(
     def begin() -> None:
         learner.zero_grad()
         pool.seek(step)
-        torch.manual_seed(plan.seed * 1_000_003 + step)
+        torch.manual_seed(pool.seed * 1_000_003 + step)
 
     def learn(batch: Batch) -> Loss:
         precision, recompute = plan.precision.autocast(plan.device), recomputing(plan.recompute)
         with drawing_from(pool), precision, recompute:
-            loss = learner(batch.to(plan.device))
+            loss = learner(batch.to(plan.device), Moment(step, plan.seed))
         (loss.total / tokens).backward()
         return Loss(loss.total.detach(), loss.nll)
 
