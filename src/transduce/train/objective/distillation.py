@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,14 +16,13 @@ from transduce.models.seq2seq import Seq2Seq
 from transduce.train.objective.cross_entropy import CrossEntropyBlueprint
 from transduce.train.objective.interface import Loss, Moment, Objective, ObjectiveBlueprint, Task
 from transduce.train.objective.passes import (
+    LEAST,
     Table,
     over_tables,
     overhearing,
     table,
     the_last,
 )
-
-LEAST: Final = -87.0  # the logarithm of what is next to nothing in float32
 
 
 class Distillation(NamedTuple):

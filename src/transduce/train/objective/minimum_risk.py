@@ -56,7 +56,7 @@ class MinimumRiskBlueprint(ObjectiveBlueprint):
     metric: MetricBlueprint = BleuBlueprint()
     """what says how good an answer is"""
     samples: int = Field(20, ge=1)
-    """answers to draw for each source; time and memory of an update grow with them"""
+    """answers to draw for each source; the time of an update grows with them"""
     temperature: float = Field(1.0, gt=0)
     """below 1 likely tokens are drawn even more often, above 1 less"""
     sharpness: float = Field(0.005, gt=0)

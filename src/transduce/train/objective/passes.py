@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.loss import CHUNK
 from transduce.problem import Problem
 from transduce.sequences import Sequences
+
+LEAST: Final = -87.0  # the logarithm of what is next to nothing in float32
 
 Table = Float[Tensor, "N t V"]  # log-probabilities of all symbols at a few positions
 

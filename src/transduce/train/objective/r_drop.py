@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,9 +16,7 @@ from transduce.nn.dropout import Dropout
 from transduce.problem import Problem
 from transduce.train.objective.cross_entropy import CrossEntropyBlueprint
 from transduce.train.objective.interface import Loss, Moment, Objective, ObjectiveBlueprint, Task
-from transduce.train.objective.passes import Pass, Table, over_tables, overhearing, the_last
-
-LEAST: Final = -87.0  # the logarithm of what is next to nothing in float32
+from transduce.train.objective.passes import LEAST, Pass, Table, over_tables, overhearing, the_last
 
 
 class RDrop(NamedTuple):

@@ -53,7 +53,7 @@ class SelfCriticalBlueprint(ObjectiveBlueprint):
     metric: MetricBlueprint = BleuBlueprint()
     """what says how good an answer is"""
     samples: int = Field(1, ge=1)
-    """answers to draw for each source; time and memory of an update grow with them"""
+    """answers to draw for each source; the time of an update grows with them"""
     weight: float = Field(1.0, gt=0)
     """price of the expected risk"""
     objective: ObjectiveBlueprint | None = None
