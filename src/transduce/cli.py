@@ -68,7 +68,7 @@ def main() -> None:
         app(prog_name="transduce")
     except Problem as problem:
         typer.echo(str(problem), err=True)
-        sys.exit(2)
+        sys.exit(problem.exit_code)
 
 
 def _version(wanted: bool) -> None:
@@ -139,14 +139,21 @@ def train(
         Path | None, typer.Option(help="Folder of the run. [default: runs/EXPERIMENT]")
     ] = None,
     data: DataFolder = None,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes of this machine that share the work.")
+    ] = 1,
 ) -> None:
     """Train a model, or go on where a run stopped."""
     from transduce.recipe import train
+    from transduce.train.launch import launch, launched
     from transduce.train.progress import Show
 
+    settings = _read(experiment, changes)
+    if not launched(processes):
+        raise typer.Exit(launch(processes, Show()))
     folder = run or Path("runs", experiment.stem)
     base = data or experiment.parent
-    raise typer.Exit(train(_read(experiment, changes), base, folder, Show()))
+    raise typer.Exit(train(settings, base, folder, Show()))
 
 
 def _read(path: Path, changes: Sequence[str] | None) -> Experiment:
@@ -253,6 +260,35 @@ def _file_and_changes(arguments: Sequence[str] | None, verb: str) -> tuple[Path 
 
 
 @app.command()
+def synthesise(
+    run: Run,
+    text: Annotated[Path, typer.Argument(metavar="TEXT", help="Text, a line each.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.tsv", help="Table to write.")],
+    side: Annotated[
+        str,
+        typer.Option(
+            metavar="source|target",
+            help="What the model's answers are to be: sources (the model translates back) or "
+            "targets (another model is to learn what this one says).",
+        ),
+    ],
+    changes: SearchChanges = None,
+    tag: Annotated[
+        str, typer.Option(metavar="<TAG>", help="A symbol to put before every source.")
+    ] = "",
+    parts: Parts = None,
+) -> None:
+    """Make training data: a table of the lines of a text and a model's answers; resumes."""
+    from transduce.recipe.synthesise import Request, synthesise
+    from transduce.train.progress import Show
+
+    if side not in ("source", "target"):
+        raise Problem(f"no such side {side!r}; choose source or target", "--side")
+    request = Request(run, text, side == "source", tag, changes or ())
+    typer.echo(synthesise(request, out, parts or (), Show()))
+
+
+@app.command()
 def evaluate(
     run: Run,
     data: Annotated[
@@ -270,6 +306,20 @@ def evaluate(
         typer.echo(str(score))
 
 
+@app.command()
+def calibrate(
+    run: Run,
+    data: Annotated[
+        list[Path], typer.Option(help="Held out: a table, or twice for two text files.")
+    ],
+    parts: Parts = None,
+) -> None:
+    """Fit confidences to held-out data, and keep what they need with the model."""
+    from transduce.recipe.calibrate import calibrate
+
+    typer.echo(calibrate(run, data, parts or ()))
+
+
 def _search(beam: int | None, greedy: bool) -> Sequence[str]:
     if beam and greedy:
         raise Problem("choose one of them", "--beam, --greedy")
@@ -284,6 +334,33 @@ def verify(run: Run) -> None:
     from transduce.recipe.use import verify
 
     typer.echo(verify(run))
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of a LoRA run.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model folder to write.")],
+    base: Annotated[
+        Path | None, typer.Option(help="The model that it was made for, if that has moved.")
+    ] = None,
+) -> None:
+    """Make one model of a LoRA adapter and its base."""
+    from transduce.recipe.start import merge
+
+    typer.echo(merge(adapter, model, base))
+
+
+@app.command()
+def replay(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run, or its faults/step-N.")
+    ],
+    parts: Parts = None,
+) -> None:
+    """Make an update again that was not a number, and find the first layer to blame."""
+    from transduce.recipe.replay import replay
+
+    typer.echo(str(replay(run, parts or ())))
 
 
 @app.command()

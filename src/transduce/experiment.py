@@ -6,8 +6,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from transduce.adapt import AdaptBlueprint, StartBlueprint
 from transduce.blueprint import Blueprint
-from transduce.data.read import CorpusBlueprint
+from transduce.data.corpora import CorpusBlueprint
+from transduce.data.mixture import MixtureBlueprint
+from transduce.data.monolingual import MonolingualBlueprint
 from transduce.data.store import LimitsBlueprint
 from transduce.data.stream import BatchBlueprint
 from transduce.evaluate import BleuBlueprint, ChrfBlueprint, MetricBlueprint
@@ -18,9 +21,13 @@ from transduce.search.greedy import Greedy
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
 from transduce.text.codec import TextBlueprint
+from transduce.train.faults import FaultsBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Setting
+from transduce.train.signals import TimeLimit
+
+CORPORA = (MonolingualBlueprint,)  # beside those of the slot's own file
 
 
 class DataBlueprint(Blueprint):
@@ -34,6 +41,18 @@ class DataBlueprint(Blueprint):
     """what the finished model is scored on"""
     limits: LimitsBlueprint = LimitsBlueprint()
     """how long a training example may be"""
+
+    @model_validator(mode="after")
+    def _is_scored_on_what_does_not_change(self) -> DataBlueprint:
+        if self.test is not None and self.test.denoises:
+            raise ValueError(
+                "test: what a noise makes of a text is drawn, and no test set; leave it out, the "
+                "scores on dev say how well noise is undone"
+            )
+        for name, corpus in (("dev", self.dev), ("test", self.test)):
+            if corpus is not None and corpus.weighted:
+                raise ValueError(f"{name}: weights count in training alone; leave weight out")
+        return self
 
 
 class TrainBlueprint(Blueprint):
@@ -49,6 +68,11 @@ class TrainBlueprint(Blueprint):
     """what is minimised"""
     optimiser: OptimiserBlueprint = OptimiserBlueprint()
     """how the weights are changed"""
+    moving_average: float | None = Field(None, gt=0, lt=1)
+    """share that the moving average of the weights keeps at each update, such as 0.999; what is
+    validated and kept is then that average. null: the weights themselves"""
+    faults: FaultsBlueprint = FaultsBlueprint()
+    """what happens to updates that are not numbers"""
     recompute: bool = False
     """compute what is inside each layer again for its gradient instead of keeping it: less memory,
     more time, the same bits"""
@@ -60,6 +84,9 @@ class TrainBlueprint(Blueprint):
     """processor threads; one for each core if left out"""
     log_every: int = Field(50, ge=1)
     """updates between two lines of the journal"""
+    time_limit: TimeLimit | None = None
+    """time after which the run is saved and ends, such as 3 h, 90 min or 2 d, for machines that are
+    lent; the same command goes on"""
     tensorboard: bool = False
     """also write for TensorBoard (extra: track)"""
 
@@ -105,6 +132,10 @@ class Experiment(Blueprint):
     """Python files of your own that define further parts"""
     data: DataBlueprint
     """what to learn from"""
+    start: StartBlueprint | None = None
+    """a trained model to begin from; null begins from nothing"""
+    adapt: AdaptBlueprint | None = None
+    """what is added to that model and learns alone; null lets all of it learn"""
     text: TextBlueprint = TextBlueprint()
     """how text becomes numbers"""
     model: ModelBlueprint = ModelBlueprint()
@@ -124,9 +155,41 @@ class Experiment(Blueprint):
     published: tuple[PublishedBlueprint, ...] = ()
     """scores of others on the same test set, to be shown beside ours"""
 
+    @property
+    def _joint(self) -> bool:
+        """Whether one vocabulary is known to serve both sides, or will be when the base is read."""
+        return self.text.joint or (self.start is not None and "text" not in self.model_fields_set)
+
+    @model_validator(mode="after")
+    def _adapts_what_is_there(self) -> Experiment:
+        if self.adapt is None:
+            return self
+        whole = self.start and (self.start.take, self.start.vocabulary)
+        if whole != (StartBlueprint(run="").take, "keep"):
+            raise ValueError(
+                f"adapt: {self.adapt.kind} is added to a whole model that is trained already; "
+                "name it in start.run, and leave start.take and start.vocabulary out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _spares_what_was_learned(self) -> Experiment:
+        optimiser = self.train.optimiser
+        if optimiser.frozen and self.start is None:
+            raise ValueError(
+                "train.optimiser.frozen: a run that begins from nothing would keep random weights; "
+                "say start.run, or leave it out"
+            )
+        if optimiser.frozen and self.adapt is not None:
+            raise ValueError(
+                f"train.optimiser.frozen: nothing but the {self.adapt.kind} learns anyway; "
+                "leave it out, or say where to adapt by adapt.parts"
+            )
+        return self
+
     @model_validator(mode="after")
     def _copies_what_both_sides_have(self) -> Experiment:
-        if self.model.head.copies and not self.text.joint:
+        if self.model.head.copies and not self._joint:
             raise ValueError(
                 f"model.head: {self.model.head.kind} copies symbols of the source, which needs one "
                 "vocabulary; set text.joint: true, or model.head: linear"
@@ -136,18 +199,76 @@ class Experiment(Blueprint):
     @model_validator(mode="after")
     def _shares_what_both_sides_have(self) -> Experiment:
         for key, search in (("search", self.search), ("validation.search", self.validation.search)):
-            if search.shares and not self.text.joint:
+            if search.shares and not self._joint:
                 raise ValueError(
                     f"{key}: {search.kind} takes symbols of the source for the answer, which needs "
                     f"one vocabulary; set text.joint: true, or {key}: greedy"
+                )
+            if search.aided:
+                raise ValueError(
+                    f"{key}: {search.kind} asks a smaller model as well, and a run has none; "
+                    f"set {key}: greedy, and name the other to predict: drafter=RUN"
                 )
         return self
 
     @model_validator(mode="after")
     def _ties_what_is_one(self) -> Experiment:
-        if self.model.tie == "all" and not self.text.joint:
+        if self.model.tie == "all" and not self._joint:
             raise ValueError(
                 "model.tie: all makes one table of both sides, which needs one vocabulary; set "
                 "text.joint: true, or model.tie: output"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _writes_what_it_reads(self) -> Experiment:
+        made_of_target = self.data.train.denoises or self.data.dev.denoises
+        if made_of_target and (not self._joint or self.model.head.slots):
+            raise ValueError(
+                "data: denoise reads and writes one text, and what the noise takes away cannot be "
+                "copied; set text.joint: true, and leave model.head.new_words out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _learns_from_what_it_is_given(self) -> Experiment:
+        if self.data.train.weighted and not self.train.objective.weighs:
+            raise ValueError(
+                f"train.objective: {self.train.objective.kind} makes no use of the weights of "
+                "examples; take cross_entropy, or leave weight out of data.train"
+            )
+        if self.train.batch.curriculum and isinstance(self.data.train, MixtureBlueprint):
+            raise ValueError(
+                "train.batch.curriculum: the temperature of a mixture says whose turn it is; take "
+                "one corpus, which may have several files, or no curriculum"
+            )
+        return self
+
+    @property
+    def one_vocabulary(self) -> bool:
+        """Whether one vocabulary serves both sides, or there is one side alone."""
+        return self.text.joint or not self.model.encoder.reads
+
+    @model_validator(mode="after")
+    def _reads_what_there_is(self) -> Experiment:
+        if self.start is not None and "model" not in self.model_fields_set:
+            return self  # it is the base's, and looked at when that is read
+        reads = self.model.encoder.reads
+        corpora = {"train": self.data.train, "dev": self.data.dev, "test": self.data.test}
+        for name, corpus in corpora.items():
+            if corpus is not None and reads and not corpus.paired:
+                raise ValueError(
+                    f"data.{name}: {corpus.kind} text has no sources that the encoder could read; "
+                    "give pairs, or set model.encoder: none for a language model"
+                )
+            if corpus is not None and corpus.paired and not reads:
+                raise ValueError(
+                    f"data.{name}: a model without an encoder reads no sources; give text alone: "
+                    "{kind: monolingual, path: FILE}"
+                )
+        if not reads and self.validation.choose_by == "metric":
+            raise ValueError(
+                "validation.choose_by: a language model has no answers that metrics could score; "
+                "set it to loss"
             )
         return self

@@ -6,6 +6,7 @@ import difflib
 import importlib
 from collections.abc import Iterable
 from types import ModuleType
+from typing import ClassVar
 
 
 class Problem(Exception):
@@ -14,6 +15,8 @@ class Problem(Exception):
     ``where`` is a place such as ``exp.yaml:14: model.decoder.kind``; ``what`` says what is wrong
     and what to do about it, separated by a semicolon.
     """
+
+    exit_code: ClassVar[int] = 2
 
     def __init__(self, what: str, where: str | None = None) -> None:
         self.what, self.where = what, where

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from transduce.search.hypotheses import Hypotheses
 from transduce.text.codec import TextCodec
+from transduce.text.sentences import Span
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class Token:
 
     piece: str
     log_prob: float  # natural logarithm
+    id: int = -1  # number in the target vocabulary, where it is known
+    confidence: float | None = None  # calibrated probability, if asked for
+    alternatives: tuple[Token, ...] = ()  # the likeliest tokens at its place, if asked for
 
     @property
     def probability(self) -> float:
@@ -41,6 +45,16 @@ class Result:
     attention: Float[np.ndarray, "T S"] | None = None  # tokens by source pieces, if asked for
     copying: Float[np.ndarray, "T S"] | None = None  # how likely each was copied from each piece
     bound: float | None = None  # proven by exact search: no finished answer scores higher
+    sentences: tuple[Result, ...] = ()  # the answers to the sentences of a document
+    span: Span | None = None  # where its source stands in a document
+
+    @property
+    def confidence(self) -> float | None:
+        """The product of its tokens' confidences; None where one is not known."""
+        if not self.tokens:
+            return math.exp(self.log_prob)
+        known = [token.confidence for token in self.tokens if token.confidence is not None]
+        return math.prod(known) if len(known) == len(self.tokens) else None
 
     @property
     def proven(self) -> bool:
@@ -78,7 +92,7 @@ def results_of(source: str, codec: TextCodec, found: Hypotheses, row: int) -> li
                 float(found.scores[row, rank]),
                 float(found.log_probs[row, rank]),
                 bool(found.finished[row, rank]),
-                tuple(map(Token, codec.pieces(ids), log_probs)),
+                tuple(map(Token, codec.pieces(ids), log_probs, ids)),
                 bound=None if found.bound is None else float(found.bound[row]),
             )
         )

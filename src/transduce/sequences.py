@@ -38,6 +38,11 @@ class Sequences:
         """True where a position is real."""
         return positions(self.size, self.data.device) < self.lengths[:, None]
 
+    def take(self, rows: Int[Tensor, "M"]) -> Sequences:
+        """Return some of the rows, padded to the longest of them."""
+        lengths = self.lengths[rows]
+        return Sequences(self.data[rows, : int(lengths.max())], lengths)
+
     def to(self, device: torch.device) -> Sequences:
         """Return the same sequences on ``device``."""
         return Sequences(

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from transduce.blueprint import define
-from transduce.bundle import Bundle, is_bundle, require_same_target
+from transduce.bundle import Bundle, model_folder
 from transduce.data.stream import by_length
-from transduce.explain.reading import copying, source_attention
-from transduce.folder import recover
-from transduce.nn.packed import pack
+from transduce.document import by_sentences
+from transduce.explain.reading import looks
+from transduce.nn.packed import NumberType, pack
+from transduce.panel import Panel, key
 from transduce.problem import Problem
 from transduce.result import Result, Token, results_of
-from transduce.search.constrain import ConstraintBlueprint, Target, Texts, constrained
-from transduce.search.ensemble import Average, Ensemble
+from transduce.search.constrain import Apart, ConstraintBlueprint, Own, constrained
+from transduce.search.ensemble import Average
 from transduce.search.hypotheses import Hypotheses
-from transduce.search.interface import Batch, SearchBlueprint
+from transduce.search.interface import SearchBlueprint
 from transduce.search.score import force
 from transduce.search.scorer import Scorer
 from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.sequences import Sequences
+from transduce.text.sentences import Sentences, Span, SplitBlueprint
 from transduce.text.vocabulary import BOS, EOS
 from transduce.train.memory import keep_freed_memory
 
@@ -55,44 +58,42 @@ class Transducer:
         self.rows = rows  # sources searched side by side
         cuda = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = device or torch.device(cuda)
-        self.bundle = bundle
+        self.panel = Panel((bundle, *beside), self.device, average)
+        self.bundle, self.model = bundle, bundle.model
         self.source, self.target = bundle.codecs["source"], bundle.codecs["target"]
-        self.model = bundle.model.to(self.device).eval()
-        for number, other in enumerate(beside, 2):
-            require_same_target(bundle, other, f"model {number} of the ensemble")
-            other.model.to(self.device).eval()
-        self.bundles = (bundle, *beside)
-        models = tuple(one.model for one in self.bundles)
-        self.scorer: Scorer = Ensemble(models, average) if beside else self.model
         self.search = bundle.blueprint.search
         self.length = bundle.blueprint.length  # of answers; another may be set
-        self.slots = bundle.blueprint.model.head.slots
         self.constraints = bundle.blueprint.constraints
+        # of confidences; that of one model is not that of several
+        self.temperature = 1.0 if beside else bundle.blueprint.temperature
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str | None = None, parts: Sequence[str | Path] = ()
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        parts: Sequence[str | Path] = (),
+        base: str | Path | None = None,
+        precision: NumberType | Literal["auto"] = "fp32",
     ) -> Transducer:
         """Load a model folder, or the model of a run.
 
         ``parts`` are the Python files that define parts of it which do not come with the package.
-        No other file is run. The process keeps memory that it frees from now on.
+        No other file is run. ``base`` is the model that an adapter was made for, if it has moved.
+        The process keeps memory that it frees from now on. ``precision`` says in which numbers a
+        CPU multiplies by weights (``transduce.nn.packed``).
 
         Raises:
-            Problem: there is none, it is damaged, or it has parts that nothing here defines.
+            Problem: there is none, it is damaged, or it has parts that nothing here defines; or the
+                precision is not to be had here.
         """
-        path = Path(folder)
         for file in [parts] if isinstance(parts, str) else parts:
             define(Path(file))
-        if not is_bundle(path):
-            recover(path / "model")
-            if not (path / "model").exists():
-                missing = "holds no trained model yet" if path.is_dir() else "no such folder"
-                raise Problem(f"{missing}; give the folder of a run or of a model", str(folder))
-            path = path / "model"
-        loaded = cls(Bundle.load(path), torch.device(device) if device else None)
+        beneath = None if base is None else model_folder(Path(base))
+        bundle = Bundle.load(model_folder(Path(folder)), beneath)
+        loaded = cls(bundle, torch.device(device) if device else None)
         # It will only predict from now on: on a CPU both are worth a tenth of the time.
-        pack(loaded.model)
+        pack(loaded.model, precision)
         keep_freed_memory()
         return loaded
 
@@ -104,10 +105,39 @@ class Transducer:
         Each reads a text in its own way; search and limits are this one's.
 
         Raises:
-            Problem: a target vocabulary is not that of this model.
+            Problem: a target vocabulary is not that of this model, or one of them is accompanied
+                already.
         """
-        beside = [*self.bundles[1:], *(bundle for other in others for bundle in other.bundles)]
+        if any(one.panel.languages or one.panel.drafter for one in (self, *others)):
+            raise Problem("put the models together first, then others beside them all")
+        beside = [
+            *self.panel.bundles[1:],
+            *(bundle for other in others for bundle in other.panel.bundles),
+        ]
         return Transducer(self.bundle, self.device, self.rows, beside=beside, average=average)
+
+    def with_language_model(self, language: Transducer, weight: float) -> Transducer:
+        """Return the transducer in whose answers a language model has a say (shallow fusion).
+
+        Each token scores log p(token | source) + ``weight`` * log p_language(token) (Gulcehre
+        2015). Such sums are what ``score`` and ``log_prob`` then hold.
+
+        Raises:
+            Problem: it is no language model, or of another target vocabulary.
+        """
+        made = copy(self)
+        made.panel, made.temperature = self.panel.fused(language.panel, weight), 1.0
+        return made
+
+    def with_draft_model(self, small: Transducer) -> Transducer:
+        """Return the transducer with a smaller one that drafts for its speculative search.
+
+        Raises:
+            Problem: it is several models, or cannot write all that this one may.
+        """
+        made = copy(self)
+        made.panel = self.panel.aided(small.panel)
+        return made
 
     @overload
     def __call__(
@@ -116,6 +146,7 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Sequence[Own | None] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> Result: ...
@@ -127,6 +158,7 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Sequence[Own | None] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> list[Result]: ...
@@ -137,14 +169,16 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Sequence[Own | None] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> Result | list[Result]:
         """Answer a text, or each text of a list.
 
-        ``search`` and ``constraints`` replace the model's own; ``alternatives`` asks for that many
-        next best answers; ``attention`` for where the model looked and what it copied (None where
-        it does not). Where constraints allow no answer, it is blank, unfinished and scores -inf.
+        ``search`` and ``constraints`` replace the model's own; ``own`` is what each text has to
+        obey besides, one for each; ``alternatives`` asks for that many next best answers;
+        ``attention`` for where the model looked and what it copied (None where it does not). Where
+        constraints allow no answer, it is blank, unfinished and scores -inf.
 
         Raises:
             Problem: alternatives are wanted of a search that finds one answer only, attention of an
@@ -152,12 +186,13 @@ class Transducer:
                 be written.
         """
         lines = [inputs] if isinstance(inputs, str) else list(inputs)
-        if attention and len(self.bundles) > 1:
-            raise Problem(
-                "each model of an ensemble looks elsewhere; ask one of them for attention"
-            )
+        if attention and len(self.panel.bundles) > 1:
+            what = "each model of an ensemble looks elsewhere; ask one of them for attention"
+            raise Problem(what)
         chosen = self._chosen(search, alternatives)
-        results = self._answer(lines, chosen, self._scorer(chosen, constraints), attention, 1)
+        if own is not None and len(own) != len(lines):
+            raise Problem(f"{len(own)} for {len(lines)} texts; give one for each", "own")
+        results = self._answer(lines, chosen, self._scorer(chosen, constraints), attention, 1, own)
         return results[0] if isinstance(inputs, str) else results
 
     def predict(
@@ -166,6 +201,7 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Iterable[Own | None] | None = None,
         alternatives: int = 0,
         ahead: int = 4096,
     ) -> Iterator[Result]:
@@ -173,12 +209,44 @@ class Transducer:
 
         ``ahead`` texts are read before they are answered, so that those of like length can share a
         batch.
+
+        Raises:
+            Problem: as a call does; the texts and what they obey on their own are not as many.
         """
         chosen = self._chosen(search, alternatives)
+        wanted = None if own is None else iter(own)
         scorer, waiting, first = self._scorer(chosen, constraints), iter(lines), 1
         while block := list(islice(waiting, ahead)):
-            yield from self._answer(block, chosen, scorer, False, first)
+            obeyed = None if wanted is None else list(islice(wanted, len(block)))
+            if obeyed is not None and len(obeyed) < len(block):
+                what = f"there is none for text {first + len(obeyed)}; give one for each"
+                raise Problem(what, "own")
+            yield from self._answer(block, chosen, scorer, False, first, obeyed)
             first += len(block)
+        if wanted is not None and next(wanted, self) is not self:
+            raise Problem(f"there are more than texts, which are {first - 1}", "own")
+
+    def document(
+        self,
+        text: str,
+        search: SearchBlueprint | None = None,
+        *,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
+        split: SplitBlueprint | None = None,
+    ) -> Result:
+        """Answer a text of many sentences, each as if it were asked alone.
+
+        What stands between them stays there. ``sentences`` of the result are the answers, and the
+        ``span`` of each says where it stands in the text, and if it is a piece of a sentence that
+        was too long.
+        """
+        cut = partial(self.spans, split=split or Sentences())
+        answer = partial(self.predict, search=search, constraints=constraints)
+        return next(by_sentences([text], cut, answer))
+
+    def spans(self, text: str, split: SplitBlueprint) -> list[Span]:
+        """Return the sentences of a text, cut where they are longer than the model can read."""
+        return split.spans(text, partial(self.panel.fits, most=split.longest))
 
     @torch.no_grad()
     def stream(
@@ -192,13 +260,17 @@ class Transducer:
             Problem: the search decides on whole answers, as beam search does, or the text is
                 longer than there are positions learned.
         """
-        self._evaluate()
+        self.panel.evaluate()
+        if self.target.blueprint.reverse:
+            raise Problem("it writes from right to left, so that its end comes first; use predict")
         if not text.strip():
             return True
         chosen = search or self.search
-        scorer, codec = self._scorer(chosen), self.target.reading(text, self.slots)
-        read = self._stack([self._read("source", "text 1", text, text)], np.zeros(1, np.int64))
-        batch = self._batch(scorer, read, torch.tensor([_key(text)]))
+        scorer, codec = self._scorer(chosen), self.target.reading(text, self.panel.slots)
+        read = self.panel.stack(
+            [self.panel.read("source", "text 1", text, text)], np.zeros(1, np.int64)
+        )
+        batch = self.panel.batch(scorer, read, torch.tensor([key(text)]), self.length)
         said = yield from codec.unfold(chosen.unfold(scorer, *batch))
         return EOS in said
 
@@ -213,78 +285,30 @@ class Transducer:
         Raises:
             Problem: a text is longer than there are positions learned.
         """
-        self._evaluate()
+        self.panel.evaluate()
         places = places or [f"text {number}" for number in range(1, len(sources) + 1)]
         pairs = list(zip(places, sources, targets, strict=True))
-        given = [self._read("source", place, source, source) for place, source, _ in pairs]
-        wanted = [self._read("target", place, target, source)[0] for place, source, target in pairs]
+        given = [self.panel.read("source", place, source, source) for place, source, _ in pairs]
+        wanted = [
+            self.panel.read("target", place, target, source)[0] for place, source, target in pairs
+        ]
         longest = np.array(
             [max(len(ids), *map(len, own)) for own, ids in zip(given, wanted, strict=True)],
             dtype=np.int64,
         )
         found: list[tuple[Token, ...]] = [()] * len(pairs)
         for batch in by_length(longest, TOKENS // 8, self.rows):
-            memory = self.scorer.encode(self._stack(given, batch))
+            memory = self.panel.scorer.encode(self.panel.stack(given, batch))
             read = Sequences.stack([torch.tensor(wanted[row]) for row in batch]).to(self.device)
             prompt = torch.full((len(batch), 1), BOS, device=self.device)
             tokens, lengths = read.data[:, None], read.lengths[:, None]
-            log_probs = force(self.scorer, memory, prompt, tokens, lengths)
+            log_probs = force(self.panel.scorer, memory, prompt, tokens, lengths)
             for place, row in enumerate(batch):
                 ids = wanted[row]
-                pieces = self.target.reading(sources[row], self.slots).pieces(ids)
-                found[row] = tuple(map(Token, pieces, log_probs[place, 0, : len(ids)].tolist()))
+                pieces = self.target.reading(sources[row], self.panel.slots).pieces(ids)
+                said = log_probs[place, 0, : len(ids)].tolist()
+                found[row] = tuple(map(Token, pieces, said, ids))
         return found
-
-    def _evaluate(self) -> None:
-        for bundle in self.bundles:
-            bundle.model.eval()
-
-    def _read(self, side: str, place: str, text: str, source: str) -> list[list[int]]:
-        """Encode a text of that source, which nothing ever shortens, for each model."""
-        found = []
-        for bundle in self.bundles:
-            codec = bundle.codecs[side].reading(source, self.slots)
-            ids, most = [*codec.encode(text), EOS], bundle.model.longest[side]
-            if most is not None and len(ids) > most:
-                raise Problem(
-                    f"the {side} has {len(ids)} symbols with its end, and this model has learned "
-                    f"{most} positions; shorten it or split it up",
-                    place,
-                )
-            found.append(ids)
-        return found
-
-    def _stack(
-        self, read: Sequence[list[list[int]]], batch: Int[np.ndarray, "M"]
-    ) -> dict[str, Sequences]:
-        """Return the sources of a batch as the scorer wants them, for each model its own."""
-        own = [
-            list(map(torch.tensor, rows))
-            for rows in zip(*(read[row] for row in batch), strict=True)
-        ]
-        names = ["source", *(f"{number}:source" for number in range(2, len(own) + 1))]
-        stacked = (Sequences.stack(rows).to(self.device) for rows in own)
-        return dict(zip(names, stacked, strict=True))
-
-    def limit(self, lengths: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
-        """Return the most tokens that sources of these lengths may be answered with.
-
-        Raises:
-            Problem: there are fewer positions learned than an answer has at least.
-        """
-        factor, extra = self.bundle.blueprint.longest
-        most = self.length.limit(lengths, (lengths * factor).ceil().long() + extra)
-        positions = [bundle.model.longest["target"] for bundle in self.bundles]
-        learned = [count for count in positions if count is not None]
-        if not learned:
-            return most
-        if (fewest := int(self.length.fewest(lengths).max())) > min(learned):
-            raise Problem(
-                f"an answer has {fewest} symbols at least, and this model has learned "
-                f"{min(learned)} positions; lower it",
-                "length.least",
-            )
-        return most.clamp(max=min(learned))
 
     @torch.no_grad()
     def _answer(
@@ -294,12 +318,13 @@ class Transducer:
         scorer: Scorer,
         attention: bool,
         first: int,
+        own: Sequence[Own | None] | None,
     ) -> list[Result]:
         """Search batches of like length; a blank text has a blank answer.
 
         ``first`` is the number of the first text, for errors.
         """
-        self._evaluate()
+        self.panel.evaluate()
         results = {
             index: Result(line, "", 0.0, 0.0, True, ())
             for index, line in enumerate(lines)
@@ -307,21 +332,29 @@ class Transducer:
         }
         asked = [index for index in range(len(lines)) if index not in results]
         encoded = [
-            self._read("source", f"text {first + index}", lines[index], lines[index])
+            self.panel.read("source", f"text {first + index}", lines[index], lines[index])
             for index in asked
         ]
-        lengths = np.array([max(map(len, own)) for own in encoded], dtype=np.int64)
+        lengths = np.array([max(map(len, ids)) for ids in encoded], dtype=np.int64)
         beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1
         batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
-        sources = [self._stack(encoded, batch) for batch in batches]
-        keys = [torch.tensor([_key(lines[asked[row]]) for row in batch]) for batch in batches]
+        sources = [self.panel.stack(encoded, batch) for batch in batches]
+        if own is not None:
+            if search.aided:
+                raise Problem("a small model would draft what they forbid; search greedily", "own")
+            apart = Apart(own, self.panel.target(self.length), first)
+            scorer = constrained(scorer, apart.constraints)
+            further = (apart.sources([asked[row] for row in batch]) for batch in batches)
+            sources = [read | more for read, more in zip(sources, further, strict=True)]
+        keys = [torch.tensor([key(lines[asked[row]]) for row in batch]) for batch in batches]
         answered = self._found(search, scorer, sources, keys)
         for batch, read, found in zip(batches, sources, answered, strict=True):
-            maps = self._maps(read, found) if attention else (None, None)
+            best_rows = Sequences(found.tokens[:, 0], found.lengths[:, 0])
+            maps = looks(self.model, read, best_rows, BOS) if attention else (None, None)
             for place, row in enumerate(batch):
-                source = self.source.reading(lines[asked[row]], self.slots)
+                source = self.source.reading(lines[asked[row]], self.panel.slots)
                 pieces = tuple(source.pieces(encoded[row][0]))
-                reading = self.target.reading(lines[asked[row]], self.slots)
+                reading = self.target.reading(lines[asked[row]], self.panel.slots)
                 best, *others = results_of(lines[asked[row]], reading, found, place)
                 real = place, slice(len(best.tokens)), slice(len(pieces))
                 looked, copied = (None if x is None else x[real].cpu().numpy() for x in maps)
@@ -342,7 +375,8 @@ class Transducer:
         keys: list[Int[Tensor, "B"]],
     ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
-        batches = (self._batch(scorer, read, key) for read, key in zip(sources, keys, strict=True))
+        both = zip(sources, keys, strict=True)
+        batches = (self.panel.batch(scorer, read, own, self.length) for read, own in both)
         if isinstance(search, StepwiseSearch):
             return answers(search, scorer, batches, self.rows)
         return (search(scorer, *batch[:3]) for batch in batches)
@@ -355,46 +389,11 @@ class Transducer:
         self, search: SearchBlueprint, constraints: Sequence[ConstraintBlueprint] | None = None
     ) -> Scorer:
         """Return what a search asks: the models, and what else an answer has to obey."""
-        if search.shares and not self.bundle.blueprint.joint:
-            raise Problem(
-                f"{search.kind} takes symbols of the source for the answer, and this model has a "
-                "vocabulary for each side; search greedily",
-                "search",
-            )
-        tokeniser = self.target.tokeniser
-        target = Target(
-            self.target.encode,
-            lambda: Texts(tokeniser.texts(), tokeniser.spaced),
-            self.limit,
-            self.device,
-        )
         wanted = self.constraints if constraints is None else constraints
-        built = [constraint.build(target) for constraint in wanted]
-        return constrained(self.length.over(self.scorer), built)
-
-    def _batch(self, scorer: Scorer, read: dict[str, Sequences], keys: Int[Tensor, "B"]) -> Batch:
-        """Let the scorer read sources."""
-        lengths = read["source"].lengths
-        begin = torch.full((len(lengths), 1), BOS, device=self.device)
-        return Batch(scorer.encode(read), begin, self.limit(lengths), keys.to(self.device))
-
-    def _maps(
-        self, inputs: Mapping[str, Sequences], found: Hypotheses
-    ) -> tuple[Float[Tensor, "B T S"] | None, Float[Tensor, "B T S"] | None]:
-        """Read the best hypotheses again, in parallel; note where the model looks and copies."""
-        best, lengths = found.tokens[:, 0], found.lengths[:, 0]
-        begin = torch.full_like(best[:, :1], BOS)
-        read = Sequences(torch.cat([begin, best[:, :-1]], 1), lengths)
-        return source_attention(self.model, inputs, read), copying(self.model, inputs, read)
+        return self.panel.within(search, wanted, self.length)
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters())
         blueprint = self.bundle.blueprint.model
         kinds = f"{blueprint.encoder.kind} encoder, {blueprint.decoder.kind} decoder"
         return f"Transducer({kinds}, {size / 1e6:.1f} M parameters, {self.search})"
-
-
-def _key(text: str) -> int:
-    """Return what the samples for a text depend on: the same for the same text, wherever asked."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from toys import EOS, MAKERS, Script, Table, Task, answers, task
+from toys import EOS, MAKERS, NORMALISATIONS, Script, Table, Task, answers, task
 
 from transduce import testing
 from transduce.search import (
@@ -20,16 +20,6 @@ from transduce.search import (
     Scorer,
 )
 from transduce.sequences import Sequences
-
-NORMALISATIONS: list[LengthNormalisation] = [
-    PowerNormalisation(exponent=0.0),
-    PowerNormalisation(exponent=0.6),
-    PowerNormalisation(exponent=1.0),
-    GnmtNormalisation(),
-    RewardNormalisation(reward=0.0),
-    RewardNormalisation(reward=0.7),
-    RewardNormalisation(reward=4.0),
-]
 
 
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)

@@ -9,18 +9,21 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from grammars import derives, random_rules
 from jaxtyping import Int
 from torch import Tensor
 from toys import EOS, Recurrent, Table, with_holes
 
 from transduce import testing
 from transduce.models.build import ModelBlueprint, build
-from transduce.search import Beam, Greedy, PowerNormalisation, SearchBlueprint
+from transduce.search import BankedBeam, Beam, Greedy, PowerNormalisation, SearchBlueprint
 from transduce.search.constrain import (
     Constrained,
     Constraint,
     ForcedPrefix,
+    Grammar,
     Matching,
+    Nfa,
     NoRepeat,
     RepetitionPenalty,
     Required,
@@ -37,7 +40,9 @@ CPU = torch.device("cpu")
 SEARCHES: list[SearchBlueprint] = [
     Greedy(),
     Beam(width=4, n_best=3, normalisation=PowerNormalisation(exponent=0.0)),
+    BankedBeam(width=4, n_best=2),
 ]
+TEXTS_APART = 7  # that have requirements of their own
 CASES = 200  # sources for each constraint drawn; 8 draws and 2 searches for each kind
 
 
@@ -48,6 +53,7 @@ class Answer(NamedTuple):
     finished: bool
     source: list[int]
     prefix: list[int]
+    own: int
     limit: int
 
 
@@ -131,23 +137,59 @@ def required(chance: random.Random) -> Case:
     return Case(Required(groups, most, CPU), obeyed)
 
 
+def required_apart(chance: random.Random) -> Case:
+    shared = [phrases(chance, 2) for _ in range(chance.randint(0, 1))]
+    own = [[phrases(chance, 2) for _ in range(chance.randint(0, 3))] for _ in range(TEXTS_APART)]
+
+    def obeyed(answer: Answer) -> bool:
+        groups = [*shared, *own[answer.own]]
+        if not answer.tokens and answer.limit < sum(min(map(len, one)) for one in groups) + 1:
+            return True
+        return all(any(within(p, answer.tokens) for p in group) for group in groups)
+
+    return Case(Required(shared, most, CPU, own), obeyed)
+
+
 # one of them spells é in two symbols
 TEXTS: list[str | bytes | None] = [None, None, None, " a", "b", " ", "ab", b"\xc3", b"\xa9"]
 EXPRESSIONS = ["(a|b)*", "[^b]+", ".*é.?", r"(a b|\w+)( a)*", r"(ab|é){2,3}b*", r".*\sab?", "a?é+"]
+
+
+def written(tokens: list[int]) -> str | None:
+    """Return the text of symbols, if it is one."""
+    spelt = [TEXTS[token] for token in tokens]
+    if None in spelt:
+        return None
+    whole = b"".join(x if isinstance(x, bytes) else str(x).encode() for x in spelt)
+    text = whole.decode(errors="replace").removeprefix(" ")
+    return None if "\ufffd" in text else text
 
 
 def matching(chance: random.Random) -> Case:
     expression = chance.choice(EXPRESSIONS)
 
     def obeyed(answer: Answer) -> bool:
-        spelt = [TEXTS[token] for token in answer.tokens]
-        if None in spelt or not answer.finished:
-            return None not in spelt and len(answer.tokens) == answer.limit
-        written = b"".join(x if isinstance(x, bytes) else str(x).encode() for x in spelt)
-        text = written.decode(errors="replace").removeprefix(" ")
-        return "\ufffd" not in text and bool(re.fullmatch(expression, text))
+        if not answer.finished:
+            return None not in map(TEXTS.__getitem__, answer.tokens) and (
+                len(answer.tokens) == answer.limit
+            )
+        text = written(answer.tokens)
+        return text is not None and bool(re.fullmatch(expression, text))
 
-    return Case(Matching(expression, Texts(TEXTS, spaced=True), CPU), obeyed)
+    return Case(Matching(Nfa(expression), Texts(TEXTS, spaced=True), CPU), obeyed)
+
+
+def grammatical(chance: random.Random) -> Case:
+    rules = random_rules(chance, "ab é")
+    texts, known = Texts(TEXTS, spaced=True), dict[str | None, bool]()
+
+    def obeyed(answer: Answer) -> bool:
+        text = written(answer.tokens)
+        if answer.finished and text not in known:
+            known[text] = text is not None and derives(rules, 0, text)
+        return not answer.finished or known[text]
+
+    return Case(Matching(Grammar(rules, 0), texts, CPU), obeyed)
 
 
 KINDS: dict[str, Callable[[random.Random], Case]] = {
@@ -157,7 +199,9 @@ KINDS: dict[str, Callable[[random.Random], Case]] = {
     "forced prefix": forced_prefix,
     "allowed": allowed,
     "required": required,
+    "required apart": required_apart,
     "match": matching,
+    "grammar": grammatical,
 }
 SOFT = ("forbidden", "no repeat")  # they leave most outputs as they are
 CHANGES: dict[str, Callable[[random.Random], Constraint[Any]]] = {
@@ -184,7 +228,8 @@ def task(number: int, longest: int, seed: int = 0) -> Task:
     ]
     begins = torch.randint(3, SYMBOLS, (number, 4), generator=generator)
     prefix = Sequences(begins, torch.randint(0, 5, (number,), generator=generator))
-    sources = {"source": Sequences.stack(rows), "prefix": prefix}
+    own = Sequences(torch.arange(number)[:, None] % TEXTS_APART, torch.ones(number).long())
+    sources = {"source": Sequences.stack(rows), "prefix": prefix, "own": own}
     limit = most(sources["source"].lengths).clamp(max=longest)
     return Task(sources, torch.ones(number, 1, dtype=torch.long), limit)
 
@@ -249,7 +294,9 @@ def answers(scorer: Any, search: SearchBlueprint, given: Task) -> list[Answer]:
         for rank, tokens in enumerate(strings):
             length, finished = lengths[at][rank], done[at][rank]
             if length or rank == 0:
-                rows.append(Answer(tokens[: length - finished], finished, source, prefix, limit))
+                own = int(given.sources["own"].data[at, 0])
+                said = tokens[: length - finished]
+                rows.append(Answer(said, finished, source, prefix, own, limit))
     return rows
 
 

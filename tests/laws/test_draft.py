@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from jaxtyping import Float, Int
+from test_models import DECODERS, case
 from torch import Tensor
 from toys import EOS, MAKERS, Recurrent, Table, task
 
 from transduce import testing
 from transduce.problem import Problem
-from transduce.search import Draft, Greedy, Length, Scorer
+from transduce.search import Aided, Draft, Greedy, Length, Scorer, Speculative
 from transduce.sequences import Sequences
 from transduce.tree import PerSource
 
@@ -133,3 +134,83 @@ def test_a_scorer_that_forgets_its_sources_is_refused() -> None:
     for forgetful in (scorer, Length(least=2).over(scorer)):
         with pytest.raises(Problem, match="Recurrent does not say what its sources were"):
             Draft()(forgetful, forgetful.encode(given.sources), given.prompt, given.limit)
+
+
+GUESSES = [Speculative(), Speculative(span=1), Speculative(span=7)]
+
+
+@pytest.mark.parametrize("drafter", MAKERS.values(), ids=list(MAKERS))
+@pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
+def test_whatever_drafts_the_answer_is_that_of_greedy_search(
+    make: Callable[[int], Any], drafter: Callable[[int], Any]
+) -> None:
+    given = task(12, 9, 12)
+    for search in GUESSES:
+        for scorer in (make(9), Length(least=3).over(make(9))):
+            aided = Aided(scorer, drafter(9))
+            for read in (given.prompt[:, :1], given.prompt):
+                testing.check_draft_is_greedy(search, aided, given.sources, read, given.limit)
+    testing.check_search(GUESSES[0], aided, given.sources, given.prompt[:, :1], given.limit)
+    testing.check_scorer(aided, given.sources, torch.randint(3, 9, (12, 4)))
+
+
+KINDS = [name for name in DECODERS if "-" not in name]
+
+
+@pytest.mark.parametrize("small", KINDS)
+@pytest.mark.parametrize("large", KINDS)
+def test_models_draft_for_models(large: str, small: str) -> None:
+    given, other = case("recurrent", large, 7, 9, 8), case("transformer", small, 7, 9, 8)
+    aided, limit = Aided(given.model, other.model), given.limit + 4
+    for search in GUESSES:
+        testing.check_draft_is_greedy(search, aided, given.sources, given.prompt, limit)
+
+
+class Counting(Recurrent):
+    """Notes how many tokens it read at each step."""
+
+    def __init__(self, symbols: int, seed: int = 0) -> None:
+        super().__init__(symbols, seed)
+        self.calls = list[int]()
+
+    def extend(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        self.calls.append(tokens.shape[1])
+        return super().extend(tokens, state)
+
+
+def test_a_drafter_that_is_right_saves_steps_and_reads_nothing_twice() -> None:
+    model, twin = Counting(20, seed=4), Counting(20, seed=4)
+    sources = {"source": Sequences.stack([torch.tensor([5, 9, 4, EOS])])}
+    prompt, limit = torch.ones(1, 1, dtype=torch.long), torch.tensor([41])
+    aided = Aided(model, twin)
+    found = Speculative(span=4)(aided, aided.encode(sources), prompt, limit)
+    length = int(found.lengths[0, 0])
+    assert length > 10
+    assert model.calls[0] == 5
+    assert len(model.calls) == -(-length // 5)
+    # four tokens are drafted at a time; the last of them and the one behind are read together
+    assert sum(twin.calls) <= length
+    assert set(twin.calls) <= {1, 2}
+    wrong, plain = Counting(20, seed=5), Counting(20, seed=4)
+    Greedy()(plain, plain.encode(sources), prompt, limit)
+    model.calls.clear()
+    aided = Aided(model, wrong)
+    Speculative(span=4)(aided, aided.encode(sources), prompt, limit)
+    assert len(model.calls) <= len(plain.calls), "drafts never cost a step"
+
+
+def test_each_may_read_a_source_of_its_own() -> None:
+    given = task(6, 9, 8)
+    other = {"draft:source": task(6, 9, 8, seed=3).sources["source"]}
+    aided = Aided(Recurrent(9), Recurrent(9, seed=2))
+    memory = aided.encode(given.sources | other)
+    wanted = aided.drafter.encode({"source": other["draft:source"]})
+    assert torch.equal(memory.drafter.states, wanted.states)
+    sources = given.sources | other
+    testing.check_draft_is_greedy(Speculative(), aided, sources, given.prompt, given.limit)
+
+
+def test_without_a_small_model_there_is_nobody_to_draft() -> None:
+    scorer, given = Recurrent(7), task(4, 7, 4)
+    with pytest.raises(Problem, match=r"^search\.kind: speculative: it needs a small model"):
+        Speculative()(scorer, scorer.encode(given.sources), given.prompt, given.limit)

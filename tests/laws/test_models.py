@@ -37,6 +37,7 @@ from transduce.nn.relative import TransformerXlBlueprint
 from transduce.nn.similarity import SimilarityBlueprint
 from transduce.nn.span import SegmentSpanBlueprint, WindowSpanBlueprint
 from transduce.search import (
+    BankedBeam,
     Beam,
     DiverseBeam,
     Draft,
@@ -88,6 +89,7 @@ SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best
 MORE_SEARCHES: list[SearchBlueprint] = [
     Sample(samples=3),
     StochasticBeam(width=3),
+    BankedBeam(width=3, n_best=2),
     DiverseBeam(groups=2, width=2),
 ]
 
@@ -153,7 +155,8 @@ FURTHER: list[Part] = [
 ]
 
 
-ENCODERS = named([*variants(EncoderBlueprint), *FURTHER[:2]])
+READERS = [part for part in variants(EncoderBlueprint) if part.kind != "none"]
+ENCODERS = named([*READERS, *FURTHER[:2]])
 DECODERS = named([*variants(DecoderBlueprint), *FURTHER[2:]])
 HEADS = named(variants(HeadBlueprint))
 
@@ -168,17 +171,23 @@ class Case(NamedTuple):
 def case(
     encoder: str, decoder: str, number: int, symbols: int, longest: int, head: str = "linear"
 ) -> Case:
-    """Return a random model that is sure of itself, random sources and limits."""
-    torch.manual_seed(0)
+    """Return the case of the parts of these names."""
     parts = {"encoder": ENCODERS[encoder], "decoder": DECODERS[decoder], "head": HEADS[head]}
     blueprint = ModelBlueprint.model_validate({**parts, "tie": "none"})
+    return confident(blueprint, number, symbols, longest)
+
+
+def confident(blueprint: ModelBlueprint, number: int, symbols: int, longest: int) -> Case:
+    """Return a random model that is sure of itself, random sources and limits."""
+    torch.manual_seed(0)
     model = build(blueprint, {"source": symbols, "target": symbols}).eval()
+    names = label(blueprint.encoder) + label(blueprint.decoder)
     with torch.no_grad():
         for part in (*model.encoders.values(), model.decoder, model.head):
             # Gated convolutions have no norm: three times the weights would make chaos of them.
             convolves = "Convolutional" in type(part).__name__
             for name, weight in part.named_parameters():
-                explodes = "weight_" in name and "relu" in encoder + decoder
+                explodes = "weight_" in name and "relu" in names
                 weight.mul_(3 if weight.dim() > 1 and not (convolves or explodes) else 1)
     lengths = torch.randint(0, 12, (number,)).tolist()
     end = torch.tensor([EOS])

@@ -11,17 +11,19 @@ import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from toys import MAKERS, Recurrent, Script, Table, answers, task
+from toys import MAKERS, NORMALISATIONS, Recurrent, Script, Table, answers, task
 
 from transduce import testing, tree
 from transduce.problem import Problem
 from transduce.search import (
+    BankedBeam,
     Beam,
     DiverseBeam,
     Epsilon,
     Exact,
     GnmtNormalisation,
     Greedy,
+    LengthNormalisation,
     MinP,
     PowerNormalisation,
     RewardNormalisation,
@@ -43,11 +45,13 @@ SEARCHES: list[SearchBlueprint] = [
     Beam(width=7, n_best=7),
     Beam(width=3, n_best=2, normalisation=RewardNormalisation(), patience=2.0),
     Beam(width=4, n_best=2, normalisation=GnmtNormalisation(), patience=0.5),
+    Beam(width=1, normalisation=RewardNormalisation(reward=3.0), patience=3.0),
     Sample(),
     Sample(samples=4, temperature=0.7, truncations=(TopK(count=6), TopP(mass=0.8))),
     Sample(samples=3, truncations=(Typical(), MinP(), Epsilon()), seed=1),
     StochasticBeam(width=1),
     StochasticBeam(width=6, seed=2),
+    BankedBeam(width=3, n_best=2),
     DiverseBeam(groups=4, width=1),
     DiverseBeam(groups=3, width=3, penalty=1.5),
     Exact(nodes=40),
@@ -84,9 +88,11 @@ def test_only_what_is_decided_is_shown() -> None:
         list(Beam(width=2).unfold(*asked))
 
 
-@pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
-def test_exact_search_is_exact(maker: Callable[[int], Any], exponent: float) -> None:
-    testing.check_exact(maker(5), *task(6, 5, 4), exponent)
+@pytest.mark.parametrize("normalisation", NORMALISATIONS, ids=repr)
+def test_exact_search_is_exact(
+    maker: Callable[[int], Any], normalisation: LengthNormalisation
+) -> None:
+    testing.check_exact(maker(5), *task(6, 5, 4), normalisation)
 
 
 def test_finished_sources_leave() -> None:

@@ -11,7 +11,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from transduce.search import Scorer, SearchBlueprint
+from transduce.search import (
+    GnmtNormalisation,
+    LengthNormalisation,
+    PowerNormalisation,
+    RewardNormalisation,
+    Scorer,
+    SearchBlueprint,
+)
 from transduce.sequences import Sequences
 from transduce.tree import PerSource
 
@@ -144,6 +151,17 @@ MAKERS: dict[str, Callable[[int], Any]] = {
     "with holes": with_holes,
     "with ties": with_ties,
 }
+
+
+NORMALISATIONS: list[LengthNormalisation] = [
+    PowerNormalisation(exponent=0.0),
+    PowerNormalisation(exponent=0.6),
+    PowerNormalisation(exponent=1.0),
+    GnmtNormalisation(),
+    RewardNormalisation(reward=0.0),
+    RewardNormalisation(reward=0.7),
+    RewardNormalisation(reward=4.0),
+]
 
 
 class Task(NamedTuple):

@@ -158,3 +158,45 @@ def test_new_characters_are_known_as_well() -> None:
     known = made.reading("aξ ψξ", 5)
     assert known.encode("ψξω") == [made.size + 1, made.size, 0]
     assert known.decode(known.encode("ψ aξ")) == "ψ aξ"
+
+
+@pytest.mark.parametrize("tokens", KINDS, ids=str)
+def test_reserved_symbols_stand_behind_the_vocabulary(
+    tokens: dict[str, object], tmp_path: Path
+) -> None:
+    blueprint = CodecBlueprint.model_validate({"tokens": tokens, "normalise": {"lower": True}})
+    plain = TextCodec.learn(blueprint, LINES)
+    tagged = [f"<2DE> {line}" for line in LINES]
+    made = TextCodec.learn(blueprint, tagged, ["<2DE>", "<mask>", "<2DE>"])
+    assert made.size == plain.size + 2
+    assert made.encode("the cat") == plain.encode("the cat"), "no other number changes"
+    tag, mask = plain.size, plain.size + 1
+    ids = made.encode("<2DE> the  <mask> cat <mask>")
+    assert ids == [tag, *plain.encode("the"), mask, *plain.encode("cat"), mask]
+    assert made.decode([1, *ids, 2]) == "<2DE> the <mask> cat <mask>"
+    assert made.encode(" <2DE>") == made.encode("<2DE>") == [tag]
+    assert mask not in made.encode("a<mask> <mask>b <mask><mask>"), "a symbol is a word"
+    assert made.alternatives("<2DE> the cat", 3, 0)[2][0] == tag
+    assert len(made.texts()) == made.size
+    assert (made.encode(""), made.decode([])) == ([], "")
+    paths = made.save(tmp_path, "source")
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    loaded = TextCodec.load(tmp_path, "source")
+    assert (loaded.reserved, loaded.fingerprint) == (made.reserved, made.fingerprint)
+    assert plain.fingerprint != made.fingerprint
+
+
+def test_reserved_symbols_are_known_to_the_source_and_never_new() -> None:
+    blueprint = TextBlueprint.model_validate(
+        {"source": {"tokens": "words"}, "reserved": ["<2de>"], "target": {"tokens": "words"}}
+    )
+    codecs = learn_codecs(blueprint, LINES, LINES, ["<BT>"])
+    assert codecs["source"].reserved == ("<2de>", "<BT>")
+    assert codecs["target"].reserved == ()
+    assert codecs["source"].reading("<BT> xyz a", 5).new == ("xyz",)
+
+
+@pytest.mark.parametrize("name", ["<s>", "<0x0A>", "mask", "<a b>", "<>"])
+def test_what_cannot_be_reserved_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        TextBlueprint(reserved=(name,))

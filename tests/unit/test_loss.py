@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from transduce.models.heads import LinearHead
-from transduce.models.interface import Readout
+from transduce.models.interface import Bank, Head, Readout
+from transduce.models.pointer import PointerGenerator
 from transduce.nn import loss as module
 from transduce.nn.loss import linear_cross_entropy
 from transduce.sequences import Sequences
@@ -87,3 +88,36 @@ def test_the_head_scores_real_positions_alone() -> None:
     mask = Sequences(ids, lengths).mask()
     chosen = log_probs.gather(2, ids[..., None])[..., 0]
     torch.testing.assert_close(-chosen[mask].sum(), nll)
+
+
+@pytest.mark.parametrize("kind", ["linear", "pointer"])
+def test_the_loss_of_a_row_counts_its_weight(kind: str) -> None:
+    torch.manual_seed(3)
+    embedding = nn.Embedding(SYMBOLS, WIDTH)
+    head: Head = LinearHead(WIDTH, embedding, tied=True)
+    if kind == "pointer":
+        head = PointerGenerator(WIDTH, WIDTH, embedding, tied=True)
+    features, ids = torch.randn(3, 5, WIDTH), torch.randint(0, SYMBOLS, (3, 5))
+    lengths, weights = torch.tensor([5, 1, 3]), torch.tensor([0.5, 3.0, 0.0])
+    source = torch.randint(0, SYMBOLS, (3, 4))
+    states, mask = torch.randn(3, 4, WIDTH), torch.ones(3, 4, dtype=torch.bool)
+
+    def loss(rows: slice, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        bank = Bank(states[rows], mask[rows], states[rows, 0], ids=source[rows])
+        labels = Sequences(ids[rows], lengths[rows])
+        out = Readout(features[rows])
+        return head.loss(out, head.start({"source": bank}), labels, 0.1, weights)
+
+    def gradients(loss: Tensor) -> list[Tensor]:
+        found = torch.autograd.grad(loss, list(head.parameters()), allow_unused=True)
+        return [gradient for gradient in found if gradient is not None]
+
+    each = [loss(slice(row, row + 1), None) for row in range(3)]
+    losses = torch.stack([one[0] for one in each])
+    wanted = (weights * losses).sum()
+    total, nll = loss(slice(3), weights)
+    torch.testing.assert_close(total, wanted)
+    torch.testing.assert_close(nll, torch.stack([one[1] for one in each]).sum())
+    torch.testing.assert_close(gradients(total), gradients(wanted))
+    plain, even = loss(slice(3), None)[0], loss(slice(3), torch.ones(3))[0]
+    assert torch.equal(plain, even)

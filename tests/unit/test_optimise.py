@@ -6,7 +6,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from transduce.models.build import ModelBlueprint, build
+from transduce.models.pieces import depths
 from transduce.models.seq2seq import Seq2Seq
+from transduce.problem import Problem
 from transduce.train.optimise import (
     Cosine,
     InverseSquareRoot,
@@ -112,3 +114,68 @@ def test_a_score_that_is_no_number_is_no_improvement() -> None:
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         OptimiserBlueprint.model_validate(wrong)
+
+
+def test_the_default_is_two_groups_at_one_rate() -> None:
+    groups = OptimiserBlueprint(weight_decay=0.1).build(model("output")).param_groups
+    assert [(g["weight_decay"], g["scale"], g["begin"]) for g in groups] == [
+        (0.1, 1.0, 0),
+        (0.0, 1.0, 0),
+    ]
+
+
+def test_layers_are_counted_from_the_scores_down() -> None:
+    facts = {"encoder": LSTM | {"layers": 2}, "decoder": TRANSFORMER, "tie": "none"}
+    made = build(ModelBlueprint.model_validate(facts), {"source": 9, "target": 9})
+    found = depths(made)
+    assert found["head.weight"] == found["decoder.norm.norm.weight"] == 0
+    assert found["decoder.layers.1.feed_forward.0.weight"] == 0
+    assert found["decoder.layers.0.feed_forward.0.weight"] == 1
+    assert found["decoder.embedding.weight"] == 2
+    assert found["encoders.source.reader.backwards.1.weight_hh_l0"] == 3
+    assert found["encoders.source.reader.forwards.0.weight_hh_l0"] == 4
+    assert found["encoders.source.embedding.weight"] == 5
+    assert found.keys() == dict(made.named_parameters()).keys()
+
+
+def test_self_attention_lies_above_the_recurrence_that_it_reads() -> None:
+    facts = {"encoder": TRANSFORMER | {"kind": "hybrid"}, "decoder": LSTM}
+    made = build(ModelBlueprint.model_validate(facts), {"source": 9, "target": 9})
+    found = depths(made)
+    above, below = (
+        {deep for name, deep in found.items() if name.startswith(f"encoders.source.{part}.")}
+        for part in ("layers", "reader")
+    )
+    assert max(above) < min(below)
+
+
+def test_rates_fall_from_layer_to_layer_and_decay_stays_with_matrices() -> None:
+    made = model("none")
+    found, names = depths(made), {id(p): name for name, p in made.named_parameters()}
+    for group in OptimiserBlueprint(layer_decay=0.5, weight_decay=0.1).build(made).param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            assert group["scale"] == 0.5 ** found[name], name
+            matrix = parameter.dim() > 1 and not name.endswith("embedding.weight")
+            assert group["weight_decay"] == (0.1 if matrix else 0.0), name
+
+
+def test_layers_begin_to_learn_one_after_another_whenever_one_looks() -> None:
+    made = model("output")
+    setting, found = OptimiserBlueprint(unfreeze_every=10), depths(made)
+    optimiser = setting.build(made)
+    for step in (0, 9, 10, 35, 20, 1000):
+        setting.thaw(optimiser, step)
+        for name, parameter in made.named_parameters():
+            assert parameter.requires_grad == (step >= 10 * found[name]), (name, step)
+
+
+def test_what_is_frozen_is_not_in_the_optimiser() -> None:
+    made = model("output")
+    optimiser = OptimiserBlueprint(frozen=("encoder", "target_table")).build(made)
+    held = {id(value) for group in optimiser.param_groups for value in group["params"]}
+    for name, value in made.named_parameters():
+        still = name.startswith("encoders.") or name == "decoder.embedding.weight"
+        assert (id(value) in held) == value.requires_grad == (not still), name
+    with pytest.raises(Problem, match="nothing is left that learns"):
+        OptimiserBlueprint(frozen=("encoder", "decoder", "head")).build(model("none"))

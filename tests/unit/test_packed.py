@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-import pytest
-import torch
-from torch import nn
+from pathlib import Path
 
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+import transduce.nn.packed
 from transduce.models.heads import LinearHead
 from transduce.models.interface import Readout
-from transduce.nn.packed import FEW, Linear, Packed, pack
+from transduce.nn.packed import FEW, Exactly, InBytes, Linear, NumberType, Packed, pack
+from transduce.problem import Problem
+from transduce.recipe.use import predict
+from transduce.train.checkpoint import tensors
+from transduce.train.progress import Show
+from transduce.transducer import Transducer
 
 pytestmark = pytest.mark.skipif(
     not Packed.serves(torch.zeros(1)), reason="oneDNN's packed products are not here"
 )
 
 
-def packed(inputs: int = 24, outputs: int = 40, bias: bool = True) -> Linear:
+def packed(
+    inputs: int = 24, outputs: int = 40, bias: bool = True, precision: NumberType = "fp32"
+) -> Linear:
     torch.manual_seed(1)
     layer = Linear(inputs, outputs, bias)
-    pack(layer)
+    pack(layer, precision)
     return layer
+
+
+@pytest.fixture
+def tiny_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let int8 serve weights of any size."""
+    monkeypatch.setattr(transduce.nn.packed, "LARGE", 0)
 
 
 @pytest.mark.parametrize("shape", [(1,), (FEW - 1,), (FEW,), (64,), (3, 5), (2, 130)])
@@ -62,3 +79,114 @@ def test_a_head_tied_to_the_embeddings_is_packed_too() -> None:
         torch.testing.assert_close(head(Readout(features), None), plain, atol=1e-6, rtol=1e-5)
     assert set(head.state_dict()) == {"bias", "weight"}, "what is packed is not saved"
     torch.testing.assert_close(plain.exp().sum(2), torch.ones(8, 1))
+
+
+ROUNDED: dict[NumberType, float] = {"bf16": 0.005, "int8": 0.02}
+
+
+@pytest.mark.parametrize("precision", ROUNDED)
+@pytest.mark.parametrize("shape", [(0,), (1,), (64,), (3, 5)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.usefixtures("tiny_is_large")
+def test_rounded_answers_are_near(
+    precision: NumberType, shape: tuple[int, ...], bias: bool
+) -> None:
+    layer, x = packed(bias=bias, precision=precision), torch.randn(*shape, 24)
+    x *= torch.logspace(-3, 3, shape[-1])[:, None]  # rows of all sizes
+    expected = nn.functional.linear(x, layer.weight, layer.bias)
+    with torch.no_grad():
+        found = layer(x)
+    assert found.shape == expected.shape
+    assert found.dtype == torch.float32
+    error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert (error < ROUNDED[precision]).all()
+    if len(x):
+        assert error.max() > 1e-6, "it has rounded"
+
+
+@pytest.mark.usefixtures("tiny_is_large")
+def test_in_bytes_a_row_is_the_same_in_any_batch() -> None:
+    layer, x = packed(precision="int8"), torch.randn(64, 24)
+    with torch.no_grad():
+        whole = layer(x)
+        for rows in (slice(0, 1), slice(3, 20), slice(63, 64)):
+            assert torch.equal(layer(x[rows]), whole[rows])
+
+
+@pytest.mark.usefixtures("tiny_is_large")
+def test_in_bytes_nothing_is_0_and_what_is_no_number_stays_none() -> None:
+    layer, x = packed(precision="int8"), torch.zeros(3, 24)
+    x[1, 5], x[2, 0] = torch.nan, torch.inf
+    with torch.no_grad():
+        found = layer(x)
+    assert torch.equal(found[0], layer.bias)
+    assert found[1].isnan().all()
+    assert not found[2].isfinite().any()
+
+
+def test_small_weights_are_not_rounded_to_bytes() -> None:
+    assert isinstance(packed(precision="int8").packed, Exactly)
+    assert isinstance(packed(512, 256, precision="int8").packed, InBytes)
+
+
+@pytest.mark.parametrize(
+    ("needed", "chosen"),
+    [
+        ({"fp32": 3.0, "bf16": 2.0, "int8": 1.0}, "int8"),
+        ({"fp32": 3.0, "bf16": 1.0, "int8": 0.9}, "bf16"),
+        ({"fp32": 1.0, "bf16": 0.9, "int8": 3.0}, "fp32"),
+    ],
+)
+@pytest.mark.usefixtures("tiny_is_large")
+def test_auto_takes_what_gains_and_says_so(
+    needed: dict[NumberType, float], chosen: NumberType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = transduce.nn.packed.TYPES
+
+    def pretended(kind: type[Packed], weight: Tensor) -> float:
+        return next(needed[name] for name in types if types[name] is kind)
+
+    monkeypatch.setattr(transduce.nn.packed, "seconds", pretended)
+    layer = Linear(24, 40)
+    with pytest.warns(
+        UserWarning,
+        match=f"auto takes {chosen}; .* int8 {3 / needed['int8']:.1f}"
+        if chosen != "fp32"
+        else "auto takes fp32; .* int8 0.3",
+    ):
+        pack(layer, "auto")
+    assert type(layer.packed) is types[chosen]
+
+
+def test_the_real_race_is_run() -> None:
+    with pytest.warns(UserWarning, match=r"fp32 1\.0, .*int8 \d"):
+        pack(Linear(24, 40), "auto")
+
+
+def test_what_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Linear(24, 40)
+    monkeypatch.setattr(Packed, "serves", staticmethod(lambda weight: False))
+    pack(layer)
+    assert layer.packed is None
+    with pytest.raises(Problem, match="int8 needs a CPU"):
+        pack(layer, "int8")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.usefixtures("tiny_is_large")
+def test_a_model_that_rounds_answers_nearly_the_same(precision: NumberType, tmp_path: Path) -> None:
+    made = tiny.bundle(tiny.MODELS["transformer"])
+    with torch.no_grad():
+        for weight in made.model.parameters():
+            weight.div_(4 if weight.dim() > 1 else 1)  # as models begin, not as sure of themselves
+    made.save(tmp_path / "model", tensors(made.model), "a card")
+    exact, rounded = Transducer.load(tmp_path), Transducer.load(tmp_path, precision=precision)
+    pairs = tiny.SOURCES, tiny.TARGETS
+    for plain, near in zip(exact.force(*pairs), rounded.force(*pairs), strict=True):
+        assert plain != near
+        for ours, theirs in zip(plain, near, strict=True):
+            assert ours.log_prob == pytest.approx(theirs.log_prob, abs=0.1)
+    model = tmp_path / "model"
+    assert list(predict(model, tiny.SOURCES, [f"precision={precision}"], show=Show())) == [
+        answer.text for answer in rounded(tiny.SOURCES)
+    ]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from transduce.blueprint import Blueprint, parse
 from transduce.data.batch import Example
+from transduce.data.corpora import CorpusBlueprint
 from transduce.data.lines import LONGEST, Skipped, read_lines
-from transduce.data.read import CorpusBlueprint
 from transduce.problem import Problem
 
 PARALLEL = {"kind": "parallel", "source": "a", "target": "b"}
@@ -236,3 +236,37 @@ def test_lines_count_from_one(tmp_path: Path) -> None:
         ("2", ""),
         ("3", "b"),
     ]
+
+
+def test_weights_are_read_in_every_format(tmp_path: Path) -> None:
+    table = b"x\ty\t0.5\nv\tw\t2\n"
+    objects = b'{"source": "x", "target": "y", "w": 0.5}\n{"source": "v", "target": "w", "w": 2}\n'
+    found = [
+        read(tmp_path, {**TSV, "weight": 3}, t=table),
+        read(
+            tmp_path,
+            {**CSV, "source": "s", "target": "t", "weight": "w"},
+            t=b"s,t,w\n" + table.replace(b"\t", b","),
+        ),
+        read(tmp_path, {**JSONL, "weight": "w"}, t=objects),
+        read(tmp_path, {**PARALLEL, "weight": "c"}, a=b"x\nv\n", b=b"y\nw\n", c=b"0.5\n2\n"),
+    ]
+    for examples in found:
+        assert texts(examples) == [("x", "y"), ("v", "w")]
+        assert [example.weight for example in examples] == [0.5, 2.0]
+    assert [example.weight for example in read(tmp_path, TSV, t=table)] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("weight", ["-1", "nan", "inf", "much", ""])
+def test_what_is_no_weight_is_refused(tmp_path: Path, weight: str) -> None:
+    with pytest.raises(Problem, match=r"t:1: the weight .* is no number from 0 on; write one"):
+        read(tmp_path, {**TSV, "weight": 3}, t=f"a\tb\t{weight}\n".encode())
+    with pytest.raises(Problem, match="stay apart"):
+        corpus({**TSV, "weight": 3, "group": True})
+
+
+def test_a_tag_stands_before_every_source(tmp_path: Path) -> None:
+    tagged = {**TSV, "tag": "<2de>"}
+    assert texts(read(tmp_path, tagged, t=b"a\tb\nc\td\n")) == [("<2de> a", "b"), ("<2de> c", "d")]
+    assert corpus(tagged).reserved == ("<2de>",)
+    assert "tag" not in corpus(TSV).encoded(), "what is not set changes no store"

@@ -213,14 +213,15 @@ def test_a_stochastic_beam_wider_than_all_strings_draws_them_all() -> None:
 
 def test_noise_is_what_it_should_be() -> None:
     source, symbol = torch.arange(500)[:, None], torch.arange(400)
-    chance = uniform(source, symbol)
+    chance = uniform(0, source, symbol)
     assert len(set(chance.flatten().tolist())) == chance.numel()
     assert float(chance.mean()) == pytest.approx(0.5, abs=0.003)
     assert float(chance.var()) == pytest.approx(1 / 12, abs=0.001)
     pairs = torch.corrcoef(torch.stack([chance[:, :-1].flatten(), chance[:, 1:].flatten()]))
     assert abs(float(pairs[0, 1])) < 0.01
-    assert not torch.equal(chance, uniform(symbol, source))
-    assert float(gumbel(source, symbol).mean()) == pytest.approx(0.5772, abs=0.01)
+    assert not torch.equal(chance, uniform(0, symbol, source))
+    assert not torch.equal(chance, uniform(1, source, symbol))
+    assert float(gumbel(0, source, symbol).mean()) == pytest.approx(0.5772, abs=0.01)
 
 
 def test_a_text_has_its_samples_wherever_it_is_asked() -> None:

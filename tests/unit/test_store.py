@@ -16,7 +16,8 @@ from transduce.data import store as module
 from transduce.data.batch import Example
 from transduce.data.lines import Skipped
 from transduce.data.read import CorpusBlueprint, TsvBlueprint
-from transduce.data.store import Counts, Encoding, LimitsBlueprint, Store, prepare
+from transduce.data.rows import Counts
+from transduce.data.store import Encoding, LimitsBlueprint, Store, prepare
 from transduce.problem import Problem
 from transduce.sequences import Sequences
 from transduce.text.codec import CodecBlueprint, TextBlueprint, TextCodec, learn_codecs

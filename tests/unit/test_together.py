@@ -10,7 +10,8 @@ import torch
 
 from transduce.bundle import Bundle, BundleBlueprint
 from transduce.problem import Problem
-from transduce.search import Beam, Exact, Greedy
+from transduce.search import Beam, Exact, Greedy, Speculative
+from transduce.search.constrain import ForbiddenBlueprint
 from transduce.text.codec import TextBlueprint, learn_codecs
 from transduce.transducer import Transducer
 
@@ -101,3 +102,37 @@ def test_the_shortest_memory_for_positions_limits_all() -> None:
         assert all(len(answer.tokens) <= 5 for answer in together(["abc bcd dab"] * 2))
         with pytest.raises(Problem, match="5 positions"):
             together.force(["abc"], ["abcdabcd"])
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "transformer", "convolutional"])
+@pytest.mark.parametrize("small", ["recurrent", "transformer"])
+def test_a_draft_model_changes_no_answer(kind: str, small: str) -> None:
+    model = tiny.transducer(tiny.MODELS[kind])
+    aided = model.with_draft_model(member(tiny.MODELS[small], "words", seed=3))
+    search = Speculative(span=3)
+    for ours, theirs in zip(aided(TEXTS, search), model(TEXTS, Greedy()), strict=True):
+        assert ours.text == theirs.text
+        assert ours.log_prob == pytest.approx(theirs.log_prob, abs=1e-4)
+    assert "".join(aided.stream("dab", search)) == model("dab", Greedy()).text
+    assert [x.text for x in aided(TEXTS)] == [x.text for x in model(TEXTS)]
+    never = [ForbiddenBlueprint(phrases=("a",))]
+    obeyed = aided(TEXTS, search, constraints=never)
+    assert [x.text for x in obeyed] == [x.text for x in model(TEXTS, Greedy(), constraints=never)]
+
+
+def test_a_draft_model_must_suit() -> None:
+    model = member(tiny.MODELS["recurrent"])
+    with pytest.raises(Problem, match=r"^search: speculative search has no small model"):
+        model("abc", Speculative())
+    with pytest.raises(Problem, match=r"^drafter: its target vocabulary .*words"):
+        model.with_draft_model(member(tiny.MODELS["recurrent"], target="words"))
+    with pytest.raises(Problem, match=r"^drafter: several models together"):
+        model.with_draft_model(model.ensemble([model]))
+    short = tiny.TRANSFORMER | {"positions": {"kind": "learned", "longest": 5}}
+    drafter = member({"encoder": tiny.RECURRENT, "decoder": short})
+    with pytest.raises(Problem, match=r"^drafter: it has learned 5 positions"):
+        model.with_draft_model(drafter)
+    assert (
+        drafter.with_draft_model(drafter)("abc", Speculative()).text
+        == drafter("abc", Greedy()).text
+    )

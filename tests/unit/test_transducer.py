@@ -253,7 +253,7 @@ def test_what_has_no_positions_is_refused_and_no_answer_runs_past_them() -> None
     learned = {"positions": {"kind": "learned", "longest": 7}}
     parts = dict.fromkeys(("encoder", "decoder"), tiny.TRANSFORMER | learned)
     model = Transducer(tiny.bundle(parts))
-    assert model.limit(torch.tensor([1, 7])).tolist() == [7, 7]
+    assert model.panel.limit(torch.tensor([1, 7]), model.length).tolist() == [7, 7]
     answers = model(["abc", "abcdab"])
     assert max(len(answer.tokens) for answer in answers) <= 7
     says = "the source has 8 symbols with its end, and this model has learned 7 positions; shorten"

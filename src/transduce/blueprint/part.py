@@ -102,8 +102,10 @@ class Part(Blueprint, ABC):
         if not isinstance(kind, str) or kind not in choices:
             raise PydanticCustomError("choice", "{what}", {"what": no_such_choice(kind, choices)})
         if info.mode == "json":  # as strict as the file that it stands in
-            return choices[kind].model_validate_json(to_json(mapping), strict=True)
-        return choices[kind].model_validate(mapping)
+            return choices[kind].model_validate_json(
+                to_json(mapping), strict=True, context=info.context
+            )
+        return choices[kind].model_validate(mapping, context=info.context)
 
 
 def no_such_choice(word: object, choices: Iterable[str]) -> str:

@@ -60,19 +60,27 @@ def override(blueprint: B, overrides: Sequence[str]) -> B:
         Problem: a change is no right one.
     """
     document = yaml12.Document(blueprint.model_dump(mode="json"), {(): "configuration"})
-    return _validated(document, type(blueprint), overrides)
+    return _validated(document, type(blueprint), overrides, Path(), parts=False)
 
 
 def _validated(
-    document: yaml12.Document, kind: type[B], overrides: Sequence[str], base: Path | None = None
+    document: yaml12.Document,
+    kind: type[B],
+    overrides: Sequence[str],
+    base: Path | None = None,
+    *,
+    parts: bool = True,
 ) -> B:
+    """Validate; files are read from ``base`` on, and none are without it."""
     for change in overrides:
         _override(document, kind, change)
-    if base is not None:
+    if base is not None and parts:
         _define(document, base)
     try:
         # By way of JSON, because there a list may fill a tuple and yet nothing else is converted.
-        return kind.model_validate_json(json.dumps(document.data), strict=True)
+        return kind.model_validate_json(
+            json.dumps(document.data), strict=True, context={"base": base}
+        )
     except ValidationError as error:
         if any(detail["type"] == "choice" for detail in error.errors()):
             _check_parts(document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from transduce.sequences import Sequences
@@ -18,6 +18,7 @@ class Example:
     sources: dict[str, str]
     references: tuple[str, ...]
     place: str  # where it was read, as file:line
+    weight: float = 1.0  # what its loss counts in training
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Batch:
     sources: dict[str, Sequences]
     target: Sequences | None  # None where only the sources are known
     index: Int[Tensor, "B"]  # the position of each row in its corpus
+    weights: Float[Tensor, "B"] | None = None  # what the loss of each counts; None: all the same
 
     def __len__(self) -> int:
         return len(self.index)
@@ -52,6 +54,16 @@ class Batch:
         """The number of labels; ask before the batch moves to a device, or wait for the device."""
         return int(self.labels.lengths.sum())
 
+    def take(self, rows: Int[Tensor, "M"]) -> Batch:
+        """Return some of the rows, no longer than they have to be."""
+        return replace(
+            self,
+            sources={name: source.take(rows) for name, source in self.sources.items()},
+            target=self.target.take(rows) if self.target else None,
+            index=self.index[rows],
+            weights=None if self.weights is None else self.weights[rows],
+        )
+
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on ``device``."""
         return replace(
@@ -59,6 +71,7 @@ class Batch:
             sources={name: source.to(device) for name, source in self.sources.items()},
             target=self.target.to(device) if self.target else None,
             index=self.index.to(device, non_blocking=True),
+            weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
         )
 
     def _known(self) -> Sequences:

@@ -53,6 +53,13 @@ class Skipped:
         if len(places) < KEPT:
             places.append(fault.place)
 
+    def add(self, other: Skipped) -> None:
+        """Count what was left out of another corpus, too."""
+        self.counts += other.counts
+        for reason, places in other.places.items():
+            kept = self.places.setdefault(reason, [])
+            kept += places[: KEPT - len(kept)]
+
 
 def read_lines(path: Path) -> Iterator[Line]:
     """Yield the lines of a UTF-8 file that LF or CR LF ends; a mark (BOM) at its start is no text.

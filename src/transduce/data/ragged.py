@@ -62,7 +62,10 @@ class Ragged:
         """
         try:
             # As plain arrays, because indexing a memmap makes a memmap, which takes time.
-            values = np.asarray(np.memmap(folder / f"{name}.values", dtype, "r"))
+            path = folder / f"{name}.values"
+            # An empty file cannot be mapped, and a side that a corpus does not have holds no text.
+            mapped = np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
+            values = np.asarray(mapped)
             ends = np.asarray(np.memmap(folder / f"{name}.ends", "<i8", "r"))
             if len(ends) != rows + 1 or ends[-1] != len(values):
                 raise ValueError("lengths differ")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from transduce.blueprint import Part
 from transduce.data.batch import Example
 from transduce.data.lines import ENDLESS, Fault, Line, Skipped, read_lines
 from transduce.problem import Problem, nearest
+from transduce.text.codec import Reserved
 
 Names = str | Annotated[tuple[str, ...], Field(min_length=1)]
 Column = Annotated[int, Field(ge=1)] | str
@@ -27,10 +27,13 @@ class Row(NamedTuple):
 
     source: Line
     references: tuple[Line, ...]
+    weight: Line | None = None
 
 
 class CorpusBlueprint(Part):
     """Slot for a corpus: where it is, and what to do where it is faulty."""
+
+    paired: ClassVar[bool] = True  # every text has a source
 
     group: bool = False
     """make one example, with several references, of all rows with the same source; for dev and
@@ -39,6 +42,35 @@ class CorpusBlueprint(Part):
     """a longer text is a fault"""
     on_bad_line: Literal["error", "skip"] = "error"
     """stop at the first fault, or leave faulty examples out, counted and listed"""
+    tag: Reserved | None = None
+    """a symbol to put before every source, such as <2de> (into German) or <BT> (translated back)"""
+
+    @property
+    def denoises(self) -> bool:
+        """Whether the source of an example is drawn from its target."""
+        return False
+
+    @property
+    def weighted(self) -> bool:
+        """Whether examples have weights."""
+        return False
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.tag and not self.paired:
+            raise ValueError("tag: there are no sources to put it before; leave it out")
+        if self.group and self.weighted:
+            raise ValueError("group: rows with weights of their own stay apart; leave one out")
+        return self
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """The symbols that are no pieces of text, which the source needs for this corpus."""
+        return (self.tag,) if self.tag else ()
+
+    def encoded(self) -> dict[str, Any]:
+        """Return the settings that decide what is encoded; what is not set is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
 
     @property
     @abstractmethod
@@ -62,9 +94,19 @@ class CorpusBlueprint(Part):
         for row in _grouped(rows) if self.group else rows:
             empty = False
             references = tuple(line.text for line in row.references)
-            yield Example({"source": row.source.text}, references, row.source.place)
+            source = f"{self.tag} {row.source.text}" if self.tag else row.source.text
+            weight = float(row.weight.text) if row.weight else 1.0
+            yield Example({"source": source}, references, row.source.place, weight)
         if empty:
             raise Problem("there is no example in it", str(base / self.files[0]))
+
+    def texts(self, base: Path, side: Literal["source", "target"]) -> Iterator[str]:
+        """Yield the texts of a side that its vocabulary is learned from."""
+        for example in self.read(base, Skipped()):
+            if side == "source":
+                yield example.sources["source"]
+            else:
+                yield from example.references
 
     def refuse(self, fault: Fault, skipped: Skipped) -> None:
         """Deal with a fault as ``on_bad_line`` says.
@@ -89,7 +131,7 @@ class CorpusBlueprint(Part):
         if fault := _text_fault(row.source, "source", self.max_characters):
             return fault
         faults = (_text_fault(line, "target", self.max_characters) for line in row.references)
-        return next(filter(None, faults), None)
+        return next(filter(None, faults), None) or (row.weight and _weight_fault(row.weight))
 
 
 def _text_fault(line: Line, side: str, most: int) -> Fault | None:
@@ -110,6 +152,16 @@ def _text_fault(line: Line, side: str, most: int) -> Fault | None:
     return None
 
 
+def _weight_fault(line: Line) -> Fault | None:
+    try:
+        if not line.fault and 0 <= float(line.text) < float("inf"):
+            return None
+    except ValueError:
+        pass
+    what = f"the weight {line.text[:30]!r} is no number from 0 on; write one, such as 0.5"
+    return line.fault or Fault(line.place, "wrong weight", what)
+
+
 def _grouped(rows: Iterable[Row]) -> Iterator[Row]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -118,7 +170,8 @@ def _grouped(rows: Iterable[Row]) -> Iterator[Row]:
         yield Row(group[0].source, tuple(line for row in group for line in row.references))
 
 
-def _several(names: str | tuple[str, ...]) -> tuple[str, ...]:
+def several(names: Names) -> tuple[str, ...]:
+    """Return one name, or several, as several."""
     return (names,) if isinstance(names, str) else names
 
 
@@ -130,10 +183,17 @@ class ParallelBlueprint(CorpusBlueprint):
     """the file of sources"""
     target: Names
     """the file of targets, or several files: as many references of each source"""
+    weight: str | None = None
+    """the file of weights, a number a line: what the loss of each example counts"""
+
+    @property
+    def weighted(self) -> bool:
+        return self.weight is not None
 
     @property
     def files(self) -> tuple[str, ...]:
-        return (self.source, *_several(self.target))
+        weights = (self.weight,) if self.weight else ()
+        return (self.source, *several(self.target), *weights)
 
     def rows(self, base: Path) -> Iterator[Row]:
         paths = [base / name for name in self.files]
@@ -143,7 +203,8 @@ class ParallelBlueprint(CorpusBlueprint):
                 short, long = paths[lines.index(None)], found[0].place.rpartition(":")[0]
                 what = f"this line is missing, but {long} goes on; give every line its counterpart"
                 raise Problem(what, f"{short}:{number}")
-            yield Row(found[0], tuple(found[1:]))
+            weight = found.pop() if self.weighted else None
+            yield Row(found[0], tuple(found[1:]), weight)
 
 
 class Cells(NamedTuple):
@@ -164,10 +225,16 @@ class TableBlueprint(CorpusBlueprint):
     """the column of targets, or several columns: as many references of each source"""
     header: bool = False
     """the first row of each file holds names; that is so, too, if a column is given by name"""
+    weight: Column | None = None
+    """the column of weights: what the loss of each example counts"""
+
+    @property
+    def weighted(self) -> bool:
+        return self.weight is not None
 
     @property
     def files(self) -> tuple[str, ...]:
-        return _several(self.path)
+        return several(self.path)
 
     @abstractmethod
     def cells(self, path: Path) -> Iterator[Cells | Fault]:
@@ -178,7 +245,9 @@ class TableBlueprint(CorpusBlueprint):
             yield from self._rows(self.cells(base / name))
 
     def _rows(self, table: Iterator[Cells | Fault]) -> Iterator[Row | Fault]:
-        columns = (self.source, *(self.target if isinstance(self.target, tuple) else [self.target]))
+        targets = self.target if isinstance(self.target, tuple) else (self.target,)
+        weight = () if self.weight is None else (self.weight,)
+        columns = (self.source, *targets, *weight)
         named = self.header or any(isinstance(column, str) for column in columns)
         first: Cells | None = None
         for row in table:
@@ -194,8 +263,8 @@ class TableBlueprint(CorpusBlueprint):
             if len(row.texts) != len(first.texts):
                 yield _wrong_width(row, first)
                 continue
-            source, *references = (Line(row.place, row.texts[place]) for place in places)
-            yield Row(source, tuple(references))
+            source, *others = (Line(row.place, row.texts[place]) for place in places)
+            yield Row(source, tuple(others[: len(targets)]), *others[len(targets) :])
 
 
 def _find(column: int | str, first: Cells) -> int:
@@ -264,78 +333,3 @@ def _remember(lines: Iterable[Line], seen: list[Line]) -> Iterator[str]:
             raise line.fault.problem()
         seen.append(line)
         yield line.text + "\n"
-
-
-class JsonlBlueprint(CorpusBlueprint):
-    """A JSON object a line."""
-
-    kind: Literal["jsonl"] = "jsonl"
-    path: Names
-    """the file, or several files to be read one after the other"""
-    source: str = "source"
-    """the key of the source, a text"""
-    target: str = "target"
-    """the key of the target, a text, or a list of texts: as many references of the source"""
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return _several(self.path)
-
-    def rows(self, base: Path) -> Iterator[Row | Fault]:
-        for name in self.files:
-            for line in read_lines(base / name):
-                try:
-                    yield line.fault or self._row(line)
-                except ValueError as error:
-                    yield Fault(line.place, "wrong JSON", str(error))
-
-    def _row(self, line: Line) -> Row:
-        try:
-            record = json.loads(line.text, object_pairs_hook=_object, parse_int=float)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"no JSON ({error.msg} at character {error.pos + 1}); mend it"
-            ) from None
-        except RecursionError:
-            raise ValueError("no JSON (nested too deep); mend it") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"{_show(record)} is no object; write one: {{...}}")
-        source, targets = _value(record, self.source), _value(record, self.target)
-        if targets == []:
-            raise ValueError(f"{self.target!r} is an empty list; write a text")
-        references = targets if isinstance(targets, list) else [targets]
-        return Row(
-            Line(line.place, _text(source, self.source)),
-            tuple(Line(line.place, _text(target, self.target)) for target in references),
-        )
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("the same key twice; keep one")
-    return made
-
-
-def _value(record: dict[str, Any], key: str) -> Any:
-    if key not in record:
-        meant = nearest(key, record)
-        hint = f"did you mean {meant!r}?" if meant else f"there is ({', '.join(record)})"
-        raise ValueError(f"there is no key {key!r}; {hint}")
-    return record[key]
-
-
-def _text(value: Any, key: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{key!r}: {_show(value)} is no text; write one in quotes")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{key!r} holds half of a surrogate pair; repair the text") from None
-    return value
-
-
-def _show(value: Any) -> str:
-    """Return a short picture of a JSON value."""
-    text = json.dumps(value)
-    return text if len(text) <= 30 else f"{text[:30]}..."

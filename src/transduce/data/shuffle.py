@@ -16,6 +16,12 @@ def scramble(values: NDArray[np.integer], *key: int) -> NDArray[np.uint64]:
     return _mix(_mix(values.astype(np.uint64)) + state)
 
 
+def uniform(keys: NDArray[np.integer], count: int, *key: int) -> NDArray[np.float64]:
+    """Return a row of ``count`` random numbers from [0, 1) for each of the keys."""
+    rows = scramble(keys, *key)[:, None] + _mix(np.arange(count, dtype=np.uint64))
+    return (_mix(rows) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def permute(positions: NDArray[np.integer], size: int, *key: int) -> NDArray[np.int64]:
     """Return what stands at the given positions of a random permutation of 0 ... ``size`` - 1.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from transduce.data.batch import Batch, Example
 from transduce.data.lines import Fault, Skipped, open_file
 from transduce.data.ragged import Ragged, RaggedWriter
 from transduce.data.read import CorpusBlueprint
+from transduce.data.rows import Counts, Picks, Rows
 from transduce.problem import Problem
 from transduce.text.codec import TextCodec
 from transduce.text.vocabulary import BOS, EOS, UNK
@@ -29,8 +31,7 @@ from transduce.text.vocabulary import BOS, EOS, UNK
 FORMAT = 1  # of the files; raise it whenever the same corpus is to be encoded anew
 TARGET = "target"  # the codec of that name is the target's, any other one that of a source
 FACTS = "facts.json"
-
-Picks = Mapping[str, NDArray[np.int64]]  # for each sampled side, the variant of each row
+WEIGHTS = "weights"
 
 
 class LimitsBlueprint(Blueprint):
@@ -40,16 +41,6 @@ class LimitsBlueprint(Blueprint):
     """in a source"""
     target: int = Field(1024, ge=1)
     """in a target"""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How much there is on one side; symbols without BOS and EOS."""
-
-    texts: int
-    symbols: int
-    unknown: int
-    longest: int
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Store:
+class Store(Rows):
     """An encoded corpus, mapped into memory.
 
     A row is a source with one of its references: an example with three references is three rows.
@@ -78,35 +69,28 @@ class Store:
     texts: dict[str, Ragged]
     places: Ragged
     first: NDArray[np.int64] = field(repr=False)  # row of each example, then the number of rows
+    weights: NDArray[np.float64] | None = field(default=None, repr=False)  # of the examples
 
     def __len__(self) -> int:
         return self.facts.rows
 
     @property
     def examples(self) -> int:
-        """The number of examples."""
         return self.facts.examples
 
     @property
     def variants(self) -> dict[str, int]:
-        """The number of encodings of each text on each side."""
         return self.facts.variants
 
     @property
     def counts(self) -> dict[str, Counts]:
-        """How much there is on each side."""
         return self.facts.counts
 
     @property
     def skipped(self) -> Skipped:
-        """What was left out of the corpus."""
         return Skipped(Counter(self.facts.skipped), self.facts.places)
 
     def lengths(self, rows: NDArray[np.int64], picks: Picks | None = None) -> NDArray[np.int64]:
-        """Return an array (sides, rows), the target last: the positions that a model sees.
-
-        EOS counts; BOS does not, because a target is read without its last symbol.
-        """
         lengths = {
             side: array.lengths(self._places(side, rows, picks))
             for side, array in self.symbols.items()
@@ -115,7 +99,6 @@ class Store:
         return np.stack(list(lengths.values()))
 
     def beyond(self, side: str, most: int) -> Fault | None:
-        """Return the first text of a side that takes a model more than so many positions."""
         lengths = np.diff(self.symbols[side].ends) - (side == TARGET)
         found = np.flatnonzero(lengths > most)
         if not len(found):
@@ -125,31 +108,48 @@ class Store:
         what = f"the {side} has {lengths[found[0]]} symbols with its end, more than {most}"
         return Fault(self.places.text(index), "too many symbols for the model", what)
 
+    def starts(self) -> NDArray[np.int64]:
+        return self.first[:-1]
+
+    def largest(self, side: str) -> int:
+        return int(self.symbols[side].values.max())
+
     def batch(self, rows: NDArray[np.int64], picks: Picks | None = None) -> Batch:
-        """Return rows side by side; they are the ``index`` of the batch."""
         gathered = {
             side: array.gather(self._places(side, rows, picks))
             for side, array in self.symbols.items()
         }
         target = gathered.pop(TARGET)
-        return Batch(gathered, target, torch.from_numpy(rows))
+        weights = None if self.weights is None else torch.from_numpy(self._weights(rows)).float()
+        return Batch(gathered, target, torch.from_numpy(rows), weights)
+
+    def _weights(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        assert self.weights is not None
+        return self.weights[self._examples(rows)]
+
+    def _examples(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the example that each row belongs to."""
+        if self.examples == len(self):
+            return rows
+        return np.searchsorted(self.first, rows, side="right") - 1
 
     def sources(self, examples: NDArray[np.int64]) -> Batch:
         """Return the sources of examples, without targets; ``index`` are the examples."""
         return Batch(self.batch(self.first[examples]).sources, None, torch.from_numpy(examples))
 
     def example(self, index: int) -> Example:
-        """Return an example as it was read."""
         sources = {side: text.text(index) for side, text in self.texts.items() if side != TARGET}
         rows = range(self.first[index], self.first[index + 1])
         references = tuple(self.texts[TARGET].text(row) for row in rows)
         return Example(sources, references, self.places.text(index))
 
+    def place(self, row: int) -> str:
+        """Return where the example of a row was read, as file:line."""
+        return self.places.text(self.index(row))
+
     def _places(self, side: str, rows: NDArray[np.int64], picks: Picks | None) -> NDArray[np.int64]:
         """Return where the encodings of rows stand on one side."""
-        if side != TARGET and self.examples < len(self):
-            rows = np.searchsorted(self.first, rows, side="right") - 1
-        places = rows * self.variants[side]
+        places = (rows if side == TARGET else self._examples(rows)) * self.variants[side]
         return places + picks[side] if picks and side in picks else places
 
 
@@ -225,7 +225,7 @@ def _fingerprint(corpus: CorpusBlueprint, base: Path, encoding: Encoding) -> str
     parts = {
         "format": FORMAT,
         "files": hashes,
-        "corpus": corpus.model_dump(mode="json"),
+        "corpus": corpus.encoded(),
         "limits": encoding.limits.model_dump(mode="json"),
         "codecs": {
             side: [codec.fingerprint, encoding.variants(side)]
@@ -243,6 +243,9 @@ def _open(path: Path, fingerprint: str) -> Store:
         first = np.asarray(np.memmap(path / "first", "<i8", "r"))
         if len(first) != facts.examples + 1 or first[-1] != facts.rows:
             raise ValueError("the file first is cut off")
+        weights = None
+        if (path / WEIGHTS).exists():
+            weights = np.asarray(np.memmap(path / WEIGHTS, "<f8", "r", shape=(facts.examples,)))
     except (OSError, ValueError) as error:
         what = f"the store is damaged ({error.__class__.__name__}); delete this folder"
         raise Problem(what, str(path)) from None
@@ -252,7 +255,7 @@ def _open(path: Path, fingerprint: str) -> Store:
         texts[side] = Ragged.open(path, f"{side}.text", "u1", count)
         symbols[side] = Ragged.open(path, side, dtype, count * facts.variants[side])
     places = Ragged.open(path, "places", "u1", facts.examples)
-    return Store(fingerprint, facts, symbols, texts, places, first)
+    return Store(fingerprint, facts, symbols, texts, places, first, weights)
 
 
 class _Side:
@@ -299,6 +302,7 @@ def _encode(path: Path, corpus: CorpusBlueprint, base: Path, encoding: Encoding)
         sides = {name: _Side(path, name, encoding, files) for name in names}
         places = files.enter_context(RaggedWriter(path, "places", "u1"))
         first = files.enter_context((path / "first").open("wb"))
+        weights = files.enter_context((path / WEIGHTS).open("wb")) if corpus.weighted else None
         for example in corpus.read(base, skipped):
             encoded = encoding.encode(example)
             if isinstance(encoded, Fault):
@@ -308,6 +312,8 @@ def _encode(path: Path, corpus: CorpusBlueprint, base: Path, encoding: Encoding)
                 sides[one.side].add(one.text, one.variants)
             places.add(example.place.encode())
             first.write(rows.to_bytes(8, "little"))
+            if weights:
+                weights.write(struct.pack("<d", example.weight))
             examples += 1
             rows += len(example.references)
         first.write(rows.to_bytes(8, "little"))

@@ -18,10 +18,11 @@ from pydantic import Field
 
 from transduce.blueprint import Blueprint
 from transduce.data.batch import Batch
+from transduce.data.curriculum import CurriculumBlueprint, Turns
+from transduce.data.rows import NOISE, Rows
 from transduce.data.shuffle import permute, scramble
-from transduce.data.store import Store
 
-ROWS, TIES, BATCHES, VARIANTS = range(4)  # what is random, each by itself
+ROWS, TIES, BATCHES, VARIANTS, NOISES = range(5)  # what is random, each by itself
 
 
 class BatchBlueprint(Blueprint):
@@ -32,6 +33,8 @@ class BatchBlueprint(Blueprint):
     is longer is a batch of its own"""
     pool: int = Field(1_000_000, ge=1)
     """the most rows that are sorted by length together"""
+    curriculum: CurriculumBlueprint | None = None
+    """begin with what is easy; null takes everything from the beginning"""
 
 
 class Position(NamedTuple):
@@ -45,7 +48,7 @@ START = Position(0, 0)
 
 
 class Choice(NamedTuple):
-    """The rows of a batch, and the variant of each on every side that has several."""
+    """The rows of a batch, and what else is drawn for each (see ``Picks``)."""
 
     rows: NDArray[np.int64]
     picks: dict[str, NDArray[np.int64]]
@@ -60,7 +63,7 @@ class Fill(NamedTuple):
 
 
 def batches(
-    store: Store, blueprint: BatchBlueprint, seed: int, start: Position = START
+    store: Rows, blueprint: BatchBlueprint, seed: int, start: Position = START
 ) -> Iterator[tuple[Position, Batch]]:
     """Yield the batches from ``start`` on, without end, each with the position after it.
 
@@ -72,17 +75,18 @@ def batches(
 
 
 def choices(
-    store: Store, blueprint: BatchBlueprint, seed: int, start: Position = START
+    store: Rows, blueprint: BatchBlueprint, seed: int, start: Position = START
 ) -> Iterator[tuple[Position, Choice]]:
     """Yield what the batches are made of; like ``batches``, but no symbol is read."""
-    order = _Order(store, blueprint, seed)
+    order = _Order.of(store, blueprint, seed)
     epoch, skipped = start
     while True:
         number = 0  # of the pool's first batch
-        for pool in range(order.pools):
+        pools = order.pools(epoch)
+        for pool in range(pools):
             found = order.pool(epoch, pool)
             for place in range(max(0, skipped - number), len(found)):
-                ends = pool == order.pools - 1 and place == len(found) - 1
+                ends = pool == pools - 1 and place == len(found) - 1
                 after = Position(epoch + 1, 0) if ends else Position(epoch, number + place + 1)
                 yield after, found[place]
             number += len(found)
@@ -91,11 +95,11 @@ def choices(
         epoch, skipped = epoch + 1, 0
 
 
-def fill(store: Store, blueprint: BatchBlueprint, seed: int, epoch: int = 0) -> Fill:
+def fill(store: Rows, blueprint: BatchBlueprint, seed: int, epoch: int = 0) -> Fill:
     """Return how well the batches of an epoch are filled, all sides together."""
-    order = _Order(store, blueprint, seed)
+    order = _Order.of(store, blueprint, seed)
     count = real = padded = 0
-    for pool in range(order.pools):
+    for pool in range(order.pools(epoch)):
         for choice in order.pool(epoch, pool):
             lengths = store.lengths(*choice)
             count += 1
@@ -121,21 +125,26 @@ def by_length(
 class _Order:
     """The batches of every epoch, a pool at a time."""
 
-    store: Store
+    store: Rows
+    turns: Turns
     blueprint: BatchBlueprint
     seed: int
 
-    @property
-    def pools(self) -> int:
-        return -(-len(self.store) // self.blueprint.pool)
+    @classmethod
+    def of(cls, store: Rows, blueprint: BatchBlueprint, seed: int) -> _Order:
+        curriculum = blueprint.curriculum
+        return cls(store, curriculum.over(store) if curriculum else store, blueprint, seed)
+
+    def pools(self, epoch: int) -> int:
+        return -(-self.turns.turns(epoch) // self.blueprint.pool)
 
     def pool(self, epoch: int, number: int) -> list[Choice]:
-        size, key = len(self.store), (self.seed, epoch)
-        first, last = (size * n // self.pools for n in (number, number + 1))  # pools are even
-        rows = permute(np.arange(first, last), size, *key, ROWS)
-        picks = self._picks(rows, epoch)
+        size, pools, key = self.turns.turns(epoch), self.pools(epoch), (self.seed, epoch)
+        first, last = (size * n // pools for n in (number, number + 1))  # pools are even
+        turns = permute(np.arange(first, last), size, *key, ROWS)
+        rows, picks = self.turns.drawn(turns, *key), self._picks(turns, epoch)
         sides = self.store.lengths(rows, picks)
-        order, starts = _sorted(sides, scramble(rows, *key, TIES), self.blueprint.tokens)
+        order, starts = _sorted(sides, scramble(turns, *key, TIES), self.blueprint.tokens)
         rows, picks = rows[order], {side: picked[order] for side, picked in picks.items()}
         cuts = [slice(*ends) for ends in pairwise([*starts, len(rows)])]
         turn = np.argsort(scramble(np.arange(len(cuts)), *key, BATCHES, number), kind="stable")
@@ -144,14 +153,17 @@ class _Order:
             for cut in (cuts[index] for index in turn)
         ]
 
-    def _picks(self, rows: NDArray[np.int64], epoch: int) -> dict[str, NDArray[np.int64]]:
+    def _picks(self, turns: NDArray[np.int64], epoch: int) -> dict[str, NDArray[np.int64]]:
         several = [(side, count) for side, count in self.store.variants.items() if count > 1]
-        return {
-            side: (scramble(rows, self.seed, epoch, VARIANTS, n) % np.uint64(count)).astype(
+        picks = {
+            side: (scramble(turns, self.seed, epoch, VARIANTS, n) % np.uint64(count)).astype(
                 np.int64
             )
             for n, (side, count) in enumerate(several)
         }
+        if self.store.noised:
+            picks[NOISE] = scramble(turns, self.seed, epoch, NOISES).view(np.int64)
+        return picks
 
 
 def _sorted(

@@ -80,7 +80,7 @@ def evaluate(
     scores = []
     for metric in metrics:
         statistics = metric.statistics(hypotheses, references)
-        low, high = _interval(resample(statistics, metric.score, bootstrap, seed))
+        low, high = interval(resample(statistics, metric.score, bootstrap, seed))
         scores.append(
             Score(
                 name=metric.name,
@@ -180,7 +180,7 @@ def perplexity_score(
     def of_total(total: Float[np.ndarray, "k"]) -> float:
         return perplexity(float(total[0]), float(total[1]))
 
-    low, high = _interval(resample(statistics, of_total, bootstrap, seed))
+    low, high = interval(resample(statistics, of_total, bootstrap, seed))
     drawn = f"bs:{bootstrap}|seed:{seed}|" if bootstrap else ""
     return Score(
         name="Perplexity",
@@ -193,7 +193,8 @@ def perplexity_score(
     )
 
 
-def _interval(scores: Float[np.ndarray, "resamples"]) -> tuple[float | None, float | None]:
+def interval(scores: Float[np.ndarray, "resamples"]) -> tuple[float | None, float | None]:
+    """Return what bounds the middle 95 of a hundred; None if there is no score."""
     if not len(scores):
         return None, None
     low, high = np.quantile(scores, [0.025, 0.975]).tolist()

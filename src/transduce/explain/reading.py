@@ -41,3 +41,15 @@ def copying(
         if seen:
             model.extend(inputs.data, model.start(model.encode(sources)))
     return next((passes[0] for passes in seen.values()), None)
+
+
+def looks(
+    model: Seq2Seq, sources: Mapping[str, Sequences], said: Sequences, begin: int
+) -> tuple[Float[Tensor, "B T S"] | None, Float[Tensor, "B T S"] | None]:
+    """Read finished predictions again; return where the model looked for each symbol, and copied.
+
+    ``begin`` is the symbol that stood before them.
+    """
+    first = torch.full_like(said.data[:, :1], begin)
+    inputs = Sequences(torch.cat([first, said.data[:, :-1]], 1), said.lengths)
+    return source_attention(model, sources, inputs), copying(model, sources, inputs)

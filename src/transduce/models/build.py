@@ -11,6 +11,7 @@ from transduce.models.decoders.recurrent import RecurrentDecoderBlueprint
 from transduce.models.decoders.transformer import TransformerDecoderBlueprint
 from transduce.models.encoders.convolutional import ConvolutionalEncoderBlueprint
 from transduce.models.encoders.hybrid import HybridEncoderBlueprint
+from transduce.models.encoders.none import NoEncoderBlueprint
 from transduce.models.encoders.recurrent import RecurrentEncoderBlueprint
 from transduce.models.encoders.transformer import TransformerEncoderBlueprint
 from transduce.models.heads import LinearHeadBlueprint
@@ -39,6 +40,7 @@ PARTS = (
     TransformerEncoderBlueprint,
     ConvolutionalEncoderBlueprint,
     HybridEncoderBlueprint,
+    NoEncoderBlueprint,
     RecurrentDecoderBlueprint,
     TransformerDecoderBlueprint,
     ConvolutionalDecoderBlueprint,
@@ -81,6 +83,8 @@ def build(blueprint: ModelBlueprint, vocabularies: Mapping[str, int]) -> Seq2Seq
     Raises:
         Problem: parts that do not fit together; the message says which setting to change.
     """
+    if not blueprint.encoder.reads:
+        _refuse_source(blueprint)
     encoder = blueprint.encoder.build(vocabularies["source"])
     decoder = blueprint.decoder.build(vocabularies["target"], encoder.width)
     if blueprint.tie == "all":
@@ -101,3 +105,17 @@ def build(blueprint: ModelBlueprint, vocabularies: Mapping[str, int]) -> Seq2Seq
     tied = blueprint.tie != "none"
     head = blueprint.head.build(decoder.width, encoder.width, decoder.embedding, tied)
     return Seq2Seq({"source": encoder}, decoder, head)
+
+
+def _refuse_source(blueprint: ModelBlueprint) -> None:
+    """Refuse what a language model has not, because it has no source.
+
+    Raises:
+        Problem: something is asked of a source.
+    """
+    if blueprint.tie == "all":
+        what = "there is no source whose embedding could be tied; set tie: output"
+        raise Problem(what, "model.tie")
+    if blueprint.head.copies:
+        what = "there is no source to copy from; set model.head: linear"
+        raise Problem(what, "model.head")

@@ -44,11 +44,20 @@ class LinearHead(Head, Packable):
         return self.product(self.project(out.features), self.bias).float().log_softmax(-1)
 
     def loss(
-        self, out: Readout, source: Any, labels: Sequences, smoothing: float
+        self,
+        out: Readout,
+        source: Any,
+        labels: Sequences,
+        smoothing: float,
+        weights: Float[Tensor, "B"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the summed loss and negative log-likelihood over the real positions alone."""
         real = labels.mask().flatten().nonzero()[:, 0]
         features = out.features.flatten(0, 1).index_select(0, real)
         chosen = labels.data.flatten().index_select(0, real)
         features = self.project(features)
-        return linear_cross_entropy(features, self.weight, self.bias, chosen, smoothing)
+        given = features, self.weight, self.bias, chosen, smoothing
+        if weights is None:
+            return linear_cross_entropy(*given)
+        own = weights[:, None].expand_as(labels.data).flatten().index_select(0, real)
+        return linear_cross_entropy(*given, own)

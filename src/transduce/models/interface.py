@@ -92,16 +92,24 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def loss(
-        self, out: Readout, source: Any, labels: Sequences, smoothing: float
+        self,
+        out: Readout,
+        source: Any,
+        labels: Sequences,
+        smoothing: float,
+        weights: Float[Tensor, "B"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the summed (label-smoothed loss, negative log-likelihood) of the labels in nats.
 
+        ``weights`` are what the loss of each row counts; they leave the second result alone.
         It never builds the whole (tokens, V) table. Only the first result carries a gradient.
         """
 
 
 class EncoderBlueprint(Part):
     """Slot for an encoder."""
+
+    reads: ClassVar[bool] = True  # a source; without one the model is a language model
 
     @abstractmethod
     def build(self, vocabulary: int) -> Encoder:
@@ -113,7 +121,10 @@ class DecoderBlueprint(Part):
 
     @abstractmethod
     def build(self, vocabulary: int, memory: int) -> Decoder[Any]:
-        """Make the decoder for that many target symbols over a bank of width ``memory``."""
+        """Make the decoder for that many target symbols over a bank of width ``memory``.
+
+        A width of 0 says that there is no source, and nothing to look at.
+        """
 
 
 class HeadBlueprint(Part):

@@ -98,7 +98,12 @@ class PointerGenerator(Head):
         return torch.logaddexp(words, log_copied)
 
     def loss(
-        self, out: Readout, source: Copyable, labels: Sequences, smoothing: float
+        self,
+        out: Readout,
+        source: Copyable,
+        labels: Sequences,
+        smoothing: float,
+        weights: Float[Tensor, "B"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the summed loss and negative log-likelihood over the real positions alone.
 
@@ -112,13 +117,19 @@ class PointerGenerator(Head):
         log_copied = mass.clamp_min(TINY).log()
         columns = (out.features, F.logsigmoid(gate), log_copied[..., None], labels.data[..., None])
         rows = [column.flatten(0, 1).index_select(0, real) for column in columns]
+        each = None
+        if weights is not None:
+            each = weights[:, None].expand_as(labels.data).flatten().index_select(0, real)
         loss = nll = gate.new_zeros(())
-        for part in zip(*(torch.split(x, CHUNK) for x in rows), strict=True):
+        for number, part in enumerate(zip(*(torch.split(x, CHUNK) for x in rows), strict=True)):
             missed, spread = checkpoint(
                 self._chunk, *part, use_reentrant=False, preserve_rng_state=False
             )
-            nll = nll + missed
-            loss = loss + (1 - smoothing) * missed + smoothing * spread
+            nll = nll + missed.sum()
+            if each is not None:
+                own = each[number * CHUNK : (number + 1) * CHUNK]
+                missed, spread = missed * own, spread * own
+            loss = loss + (1 - smoothing) * missed.sum() + smoothing * spread.sum()
         return loss, nll.detach()
 
     def _point(
@@ -139,10 +150,10 @@ class PointerGenerator(Head):
         generate: Float[Tensor, "M 1"],
         copied: Float[Tensor, "M 1"],
         labels: Int[Tensor, "M 1"],
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Return the sums of -log p of the labels and of the mean -log p of the vocabulary."""
+    ) -> tuple[Float[Tensor, "M"], Float[Tensor, "M"]]:
+        """Return -log p of each label and the mean -log p of the vocabulary there."""
         words = self.words(Readout(features[None]), None)[0]
         new = labels >= words.shape[1]
         said = words.gather(1, labels.masked_fill(new, 0)).masked_fill(new, -torch.inf)
         right = torch.logaddexp(generate + said, copied)
-        return -right.sum(), -words.mean(1).sum()
+        return -right[:, 0], -words.mean(1)

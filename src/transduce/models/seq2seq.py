@@ -92,7 +92,12 @@ class Seq2Seq(nn.Module):
         inputs: Sequences,
         labels: Sequences,
         smoothing: float = 0.0,
+        weights: Float[Tensor, "B"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Return the summed (smoothed loss, negative log-likelihood) of the labels (training)."""
+        """Return the summed (smoothed loss, negative log-likelihood) of the labels (training).
+
+        ``weights`` are what the loss of each row counts.
+        """
         memory, out = self.read(sources, inputs)
-        return self.head.loss(out, self.head.start(memory), labels, smoothing)
+        given = out, self.head.start(memory), labels, smoothing
+        return self.head.loss(*given) if weights is None else self.head.loss(*given, weights)

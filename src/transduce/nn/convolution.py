@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from transduce.nn.addition import Outlet
 from transduce.nn.dropout import Dropout
 
 
@@ -26,10 +27,13 @@ class GatedConvolution(nn.Module):
         std = math.sqrt(4 * (1 - dropout) / (kernel * width))
         nn.init.normal_(self.convolution.weight, std=std)
         nn.init.zeros_(self.convolution.get_parameter("bias"))
+        self.outlet = Outlet(width)
 
     def forward(self, x: Float[Tensor, "N P D"]) -> Float[Tensor, "N T D"]:
         """Return one vector for each place of the kernel."""
-        return F.glu(self.convolution(self.dropout(x).transpose(1, 2)), 1).transpose(1, 2)
+        read = F.glu(self.convolution(self.dropout(x).transpose(1, 2)), 1).transpose(1, 2)
+        said: Tensor = self.outlet(read)
+        return said
 
 
 def add(x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from transduce.nn.addition import Outlet
 from transduce.nn.dropout import Dropout
 from transduce.nn.packed import Linear
 
@@ -66,6 +67,7 @@ class Residual(nn.Module):
     ) -> None:
         super().__init__()
         self.order, self.norm, self.dropout = order, normalise(width, kind), Dropout(dropout)
+        self.outlet = Outlet(width)
 
     def enter(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """Return what the sub-layer reads."""
@@ -78,7 +80,7 @@ class Residual(nn.Module):
         self, x: Float[Tensor, "B T D"], change: Float[Tensor, "B T D"]
     ) -> Float[Tensor, "B T D"]:
         """Add what the sub-layer made."""
-        total: Tensor = x + self.dropout(change)
+        total: Tensor = x + self.outlet(self.dropout(change))
         if self.order == "post":
             total = self.norm(total)
         return total

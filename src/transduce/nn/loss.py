@@ -20,10 +20,12 @@ def linear_cross_entropy(
     bias: Float[Tensor, "V"],
     labels: Int[Tensor, "M"],
     smoothing: float,
+    weights: Float[Tensor, "M"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Return the summed (label-smoothed loss, negative log-likelihood) in nats.
 
-    Under autocast the matrix products run in its type, the softmax in float32. Only the first
+    ``weights`` are what the loss of each row counts; the second result leaves them out. Under
+    autocast the matrix products run in its type, the softmax in float32. Only the first
     result carries a gradient.
     """
     device = features.device.type
@@ -31,7 +33,7 @@ def linear_cross_entropy(
         features = features.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
         loss, nll = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            features, weight, bias, labels, smoothing
+            features, weight, bias, labels, smoothing, weights
         )
     return loss, nll
 
@@ -41,7 +43,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, smoothing: float
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        labels: Tensor,
+        smoothing: float,
+        weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         wanted = any(ctx.needs_input_grad)
         symbols = weight.shape[0]
@@ -61,10 +69,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             norm = probabilities.sum(1, keepdim=True)
             log_norm = norm.log() + best
             nll += (log_norm - chosen).sum()
-            loss += (log_norm - (1 - smoothing) * chosen - smoothing / symbols * total).sum()
+            missed = log_norm - (1 - smoothing) * chosen - smoothing / symbols * total
+            own = None if weights is None else weights[start : start + CHUNK, None]
+            loss += (missed if own is None else missed * own).sum()
             if d_features is not None and d_weight is not None and d_bias is not None:
                 delta = probabilities.div_(norm).sub_(smoothing / symbols)
                 delta.scatter_add_(1, label, delta.new_full(label.shape, smoothing - 1))
+                if own is not None:
+                    delta.mul_(own)
                 d_bias += delta.sum(0)
                 delta = delta.to(features.dtype)
                 d_features[start : start + CHUNK] = delta @ table
@@ -74,10 +86,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss, nll
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         d_features, d_weight, d_bias = ctx.saved_tensors
         scale = grads[0]
-        return d_features * scale, d_weight.mul_(scale), d_bias * scale, None, None
+        return d_features * scale, d_weight.mul_(scale), d_bias * scale, None, None, None
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from transduce.nn.addition import Outlet
 from transduce.nn.dropout import Dropout, RowDropout
 from transduce.nn.recompute import recomputable
 from transduce.nn.steps import Cell, LayerState, NormedLayer, Steps
@@ -121,6 +122,7 @@ class Stack(nn.Module):
         self.width, self.style = width, style
         sizes = [inputs] + [width] * (layers - 1)
         self.layers = nn.ModuleList(layer(cell, size, width, style.norm) for size in sizes)
+        self.outlets = nn.ModuleList(Outlet(width) for _ in sizes)
         self.dropout = style.dropout(dropout)
 
     def begin(self, x: Float[Tensor, "N T E"]) -> Hidden:
@@ -138,6 +140,7 @@ class Stack(nn.Module):
             read, last = sweep(
                 self.cell, part, entering, before[depth], self.dropout, self.style.truncate
             )
+            read = self.outlets[depth](read)
             x = x + read if depth and self.style.residual else read
             after.append(last)
         return x, join(after)
@@ -152,7 +155,7 @@ class StackSteps:
 
     def __init__(self, stack: Stack, known: Float[Tensor, "N T E"], state: Hidden) -> None:
         self.residual, self.states = stack.style.residual, split(state)
-        self.drop = stack.dropout.hold(known, stack.width)
+        self.drop, self.outlets = stack.dropout.hold(known, stack.width), stack.outlets
         self.layers = [
             Steps(
                 stack.cell,
@@ -169,7 +172,7 @@ class StackSteps:
         for depth, layer in enumerate(self.layers):
             entering = self.drop(x) if depth and x is not None else x
             self.states[depth] = layer(step, entering, self.states[depth])
-            read = self.states[depth].output
+            read = self.outlets[depth](self.states[depth].output)
             x = read + x if depth and self.residual and x is not None else read
         assert x is not None
         return x
@@ -222,6 +225,7 @@ class Bidirectional(nn.Module):
         sizes = [inputs] + [width] * (layers - 1)
         self.forwards = nn.ModuleList(layer(cell, size, self.side, style.norm) for size in sizes)
         self.backwards = nn.ModuleList(layer(cell, size, self.side, style.norm) for size in sizes)
+        self.outlets = nn.ModuleList(Outlet(2 * self.side) for _ in sizes)
         self.dropout = style.dropout(dropout)
 
     def forward(
@@ -237,6 +241,6 @@ class Bidirectional(nn.Module):
             turned, drop, truncate = reverse(entering, lengths), self.dropout, self.style.truncate
             there, _ = sweep(self.cell, forwards, entering, start, drop, truncate)
             back, _ = sweep(self.cell, backwards, turned, start, drop, truncate)
-            both = torch.cat([there, reverse(back, lengths)], -1)
+            both = self.outlets[depth](torch.cat([there, reverse(back, lengths)], -1))
             x = x + both if depth and self.style.residual else both
         return x

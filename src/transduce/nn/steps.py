@@ -63,7 +63,9 @@ class Steps:
         self.normed = layer if isinstance(layer, NormedLayer) else None
         # but for these two, all that enters a unit is one sum, which takes one product
         self.summed = cell != "gru" and self.normed is None
-        weight, recurrent = layer.get_parameter("weight_ih_l0"), layer.get_parameter("weight_hh_l0")
+        # an adapted weight is no parameter, but what is made of one
+        weight: Tensor = getattr(layer, "weight_ih_l0")  # noqa: B009
+        recurrent: Tensor = getattr(layer, "weight_hh_l0")  # noqa: B009
         dtype = product_type(weight)
         self.bias: Tensor | None = None
         self.recurrent_bias: Tensor | None = None

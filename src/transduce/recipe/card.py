@@ -18,12 +18,13 @@ def card(
 ) -> str:
     """Return the card as Markdown."""
     model = experiment.model
+    reader = f"A {model.encoder.kind} encoder and" if model.encoder.reads else "A language model:"
     scored = [f"* {score}" for score in scores] or ["* not scored yet"]
     return "\n".join(
         [
             "# A model made with Transduce",
             "",
-            f"A {model.encoder.kind} encoder and a {model.decoder.kind} decoder, trained on "
+            f"{reader} a {model.decoder.kind} decoder, trained on "
             f"{counts['train']['examples']:,} examples (weights: {origin}; transduce "
             f"{__version__}).",
             "",

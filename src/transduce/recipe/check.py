@@ -14,6 +14,7 @@ from transduce.evaluate import evaluate
 from transduce.experiment import Experiment
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, prepare
+from transduce.recipe.start import begin, resolve
 from transduce.recipe.task import task, untrained
 from transduce.train.objective import Learner, Moment
 from transduce.train.progress import Show
@@ -30,6 +31,7 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
     Raises:
         Problem: whatever would stop a training run at its start.
     """
+    experiment = resolve(experiment, base)
     device(experiment.train.device)
     if experiment.train.tensorboard:
         tensorboard()
@@ -40,6 +42,7 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
     sizes = {name: codec.size for name, codec in prepared.codecs.items()}
     bundle = untrained(experiment, prepared)
     model = bundle.model
+    begun = begin(model, prepared.codecs, experiment, None)
     check_lengths(model.longest, prepared)
     _try(experiment, prepared, Transducer(bundle, torch.device("cpu")))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -52,6 +55,7 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
         f"model: {parameters / 1e6:.2f} M parameters",
         f"training: {steps:,} updates of up to {batch:,} tokens, about "
         f"{steps * batch / max(tokens, 1):.1f} epochs",
+        *begun,
         *_leaks(experiment, base, prepared),
         *_unknown(prepared),
         "nothing stands in the way of training",

@@ -11,6 +11,7 @@ from torch import Tensor
 from transduce import folder, report
 from transduce.evaluate import Score
 from transduce.problem import Problem
+from transduce.recipe.perplexity import perplexity
 from transduce.recipe.run import Run
 from transduce.recipe.validate import predict_and_score, spread
 from transduce.train import checkpoint
@@ -33,7 +34,7 @@ def choose(run: Run) -> tuple[dict[str, Tensor], str]:
     """Return the best weights, or the mean of the kept ones if that is better on dev."""
     kept = [(quality, step) for quality, step in run.best.kept if _sound(run, step)]
     if not kept:
-        return checkpoint.tensors(run.bundle.model), f"step {run.state.step}"
+        return run.weights(), f"step {run.state.step}"
     best, first = kept[0]
     paths = [run.checkpoints / checkpoint.name(step) for _, step in kept]
     alone = checkpoint.average(paths[:1]), f"step {first}"
@@ -63,13 +64,17 @@ def test(run: Run) -> list[Score]:
     if not run.prepared.test:
         return []
     experiment = run.experiment
-    texts, scores = predict_and_score(
-        run.transducer, run.prepared.test, run.metrics, experiment.search, bootstrap=1000
-    )
-    named = {name: asdict(score) for name, score in zip(run.names, scores, strict=True)}
+    if experiment.model.encoder.reads:
+        names = run.names
+        texts, scores = predict_and_score(
+            run.transducer, run.prepared.test, run.metrics, experiment.search, bootstrap=1000
+        )
+        folder.write_text(run.folder / "test.predictions.txt", "".join(map(_line, texts)))
+    else:
+        names, scores = ["perplexity"], [perplexity(run.transducer, run.prepared.test)]
+    named = {name: asdict(score) for name, score in zip(names, scores, strict=True)}
     published = [other.model_dump() for other in experiment.published]
     folder.write_json(run.folder / "scores.json", {"test": named, "published": published})
-    folder.write_text(run.folder / "test.predictions.txt", "".join(map(_line, texts)))
     for score in scores:
         run.show.say(f"test: {score}")
     for other in experiment.published:
@@ -84,7 +89,7 @@ def _line(text: str) -> str:
 def draw_attention(run: Run, longest: int = LONGEST_DRAWN) -> None:
     """Write where the model looked in a few dev examples with no longer sources."""
     store, dev = run.prepared.dev_store, run.prepared.dev
-    fitting = np.flatnonzero(store.lengths(store.first[:-1])[0] <= longest)
+    fitting = np.flatnonzero(store.lengths(store.starts())[0] <= longest)
     if not len(fitting):
         run.show.say(f"no source of dev has {longest} symbols or fewer: no attention is drawn")
     places = fitting[spread(len(fitting), ATTENTION_MAPS)]

@@ -15,12 +15,12 @@ import numpy as np
 from transduce import folder
 from transduce.blueprint import dump
 from transduce.data.batch import Example
+from transduce.data.jsonl import JsonlBlueprint
 from transduce.data.lines import Skipped
 from transduce.data.read import (
     Cells,
     CorpusBlueprint,
     CsvBlueprint,
-    JsonlBlueprint,
     ParallelBlueprint,
     TableBlueprint,
     TsvBlueprint,

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,24 @@ import torch
 
 from transduce import __version__, blueprint, bundle, folder
 from transduce.data.batch import Batch, Example
+from transduce.data.corpora import open_rows
 from transduce.data.lines import Skipped
-from transduce.data.store import Encoding, Store
-from transduce.data.store import prepare as encode
+from transduce.data.rows import Rows
+from transduce.data.store import Encoding
 from transduce.data.stream import by_length
 from transduce.experiment import Experiment
 from transduce.problem import Problem
-from transduce.text.codec import TextCodec, learn_codecs
+from transduce.recipe import start
+from transduce.recipe.same import same_data, same_schedule
+from transduce.recipe.vocabularies import vocabularies
+from transduce.text.codec import TextCodec
 from transduce.train.progress import Show
 
 FREE = (  # settings that may change between the parts of a run without making it another run
     ("train", "max_steps"),
     ("train", "log_every"),
     ("train", "tensorboard"),
+    ("train", "time_limit"),
     ("train", "threads"),
     ("train", "recompute"),
     ("validation", "patience"),
@@ -39,6 +44,7 @@ FREE = (  # settings that may change between the parts of a run without making i
     ("length",),
     ("published",),
     ("parts",),  # where the files lie
+    ("start", "run"),  # where the base lies; which it is, the run remembers
 )
 
 
@@ -50,8 +56,8 @@ class Prepared:
     """The data of a run, as the model sees it."""
 
     codecs: Mapping[str, TextCodec]
-    train: Store
-    dev_store: Store
+    train: Rows
+    dev_store: Rows
     dev: list[Example]
     test: list[Example]
     counts: Mapping[str, Mapping[str, Any]]
@@ -75,6 +81,7 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
     if run is not None:
         _same_experiment(experiment, run)
     codecs = _codecs(experiment, base, run, show)
+    _has_all(codecs["source"], _reserved(experiment))
     data, slots = experiment.data, experiment.model.head.slots
     if slots and codecs["source"].tokeniser.vocabulary.spells:
         raise Problem(
@@ -83,7 +90,9 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
             "model.head.new_words",
         )
     stores = {
-        name: encode(corpus, base, Encoding(codecs, data.limits, name == "train", slots), cache())
+        name: open_rows(
+            corpus, base, Encoding(codecs, data.limits, name == "train", slots), cache()
+        )
         for name, corpus in (("train", data.train), ("dev", data.dev))
     }
     skipped = {name: store.skipped for name, store in stores.items()}
@@ -97,20 +106,22 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
         counts[name]["skipped"] = sum(left_out.counts.values())
         _tell(name, left_out, show)
     counts["vocabulary"] = {name: codec.size for name, codec in codecs.items()}
-    counts["train"]["fingerprint"] = stores["train"].fingerprint
-    if run is not None:
-        _same_data(stores["train"], run)
+    for name, store in stores.items():
+        counts[name]["fingerprint"] = store.fingerprint
+        if run is not None:
+            same_data(name, store.fingerprint, run)
     train, dev = stores["train"], stores["dev"]
-    if slots and int(train.symbols["source"].values.max()) < codecs["source"].size:
+    if slots and train.largest("source") < codecs["source"].size:
         show.say(
             "warning: the vocabulary holds all that is in the training sources, so that nothing "
             "teaches the model to copy new words; raise min_count in text.source.tokens"
         )
     examples = [dev.example(index) for index in range(dev.examples)]
-    return Prepared(codecs, train, dev, examples, test, counts, _longest(train))
+    longest = _longest(train, experiment.model.encoder.reads)
+    return Prepared(codecs, train, dev, examples, test, counts, longest)
 
 
-def _counts(store: Store) -> dict[str, Any]:
+def _counts(store: Rows) -> dict[str, Any]:
     """Return how much a store holds, for people and for the report."""
     found: dict[str, Any] = {"examples": store.examples}
     for side, counts in store.counts.items():
@@ -170,7 +181,8 @@ def _same_experiment(experiment: Experiment, run: Path) -> None:
     """Write the experiment into a new run folder; refuse an old one of another experiment."""
     path = run / "experiment.yaml"
     if path.exists():
-        before = _settings(blueprint.read(path, Experiment))
+        begun = blueprint.read(path, Experiment)
+        before = _settings(begun)
         now = _settings(experiment)
         changed = sorted(
             key for key in before.keys() | now.keys() if before.get(key) != now.get(key)
@@ -182,19 +194,11 @@ def _same_experiment(experiment: Experiment, run: Path) -> None:
                 f"{len(changed) - 1} more); choose another folder, or put them back to go on",
                 str(run),
             )
-    run.mkdir(parents=True, exist_ok=True)
-    folder.write_text(path, blueprint.dump(experiment))
-
-
-def _same_data(store: Store, run: Path) -> None:
-    """Refuse to go on with a run whose training data has changed."""
-    path = run / "data.json"
-    if path.exists() and folder.read_json(path)["train"]["fingerprint"] != store.fingerprint:
-        raise Problem(
-            "the training data is not what it was when this run began; choose another folder, or "
-            "put the data back to go on",
-            str(run),
-        )
+        same_schedule(begun, experiment, run)
+    folder.make(run)
+    text = blueprint.dump(experiment)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        folder.write_text(path, text)
 
 
 def _settings(experiment: Experiment) -> dict[tuple[str, ...], Any]:
@@ -214,19 +218,41 @@ def _settings(experiment: Experiment) -> dict[tuple[str, ...], Any]:
 
 def _codecs(
     experiment: Experiment, base: Path, run: Path | None, show: Show
-) -> dict[str, TextCodec]:
+) -> Mapping[str, TextCodec]:
     kept = run / "text" if run else None
     if kept and kept.exists():
         folder.verify(kept)
-        return bundle.load_codecs(kept, experiment.text.joint)
-    show.say("learning the vocabulary")
-    corpus = experiment.data.train
-    sources = (example.sources["source"] for example in corpus.read(base, Skipped()))
-    targets = (text for example in corpus.read(base, Skipped()) for text in example.references)
-    codecs = learn_codecs(experiment.text, sources, targets)
+        return bundle.load_codecs(kept, experiment.one_vocabulary)
+
+    def learn() -> dict[str, TextCodec]:
+        show.say("taking the vocabulary" if experiment.text.of else "learning the vocabulary")
+        corpus = experiment.data.train
+        sources, targets = corpus.texts(base, "source"), corpus.texts(base, "target")
+        return vocabularies(experiment, sources, targets, _reserved(experiment))
+
+    codecs = start.codecs(experiment, learn)
     if kept:
-        folder.write(kept, lambda fresh: bundle.save_codecs(fresh, codecs, experiment.text.joint))
+        joint = experiment.one_vocabulary
+        folder.write(kept, lambda fresh: bundle.save_codecs(fresh, codecs, joint))
     return codecs
+
+
+def _reserved(experiment: Experiment) -> list[str]:
+    """Return the symbols that the corpora need beside those of their texts."""
+    data = experiment.data
+    return [
+        mark for corpus in (data.train, data.dev, data.test) if corpus for mark in corpus.reserved
+    ]
+
+
+def _has_all(codec: TextCodec, reserved: Sequence[str]) -> None:
+    """Refuse a vocabulary, learned elsewhere, that would spell such symbols in letters."""
+    if missing := [mark for mark in reserved if mark not in codec.reserved]:
+        raise Problem(
+            f"the vocabulary has no symbol {missing[0]}; name it there, in text.reserved, before "
+            "the vocabulary is learned",
+            "data",
+        )
 
 
 def _tell(name: str, skipped: Skipped, show: Show) -> None:
@@ -236,7 +262,12 @@ def _tell(name: str, skipped: Skipped, show: Show) -> None:
         show.say(f"warning: {name}: {count} skipped ({reason}): {', '.join(places[:5])}")
 
 
-def _longest(store: Store) -> tuple[float, int]:
-    """Return how long an answer can get: all but one in a thousand training examples, and ten."""
+def _longest(store: Rows, reads: bool) -> tuple[float, int]:
+    """Return how long an answer can get: all but one in a thousand training examples, and ten.
+
+    What a language model adds to a beginning does not depend on how long that is.
+    """
     source, target = store.lengths(np.arange(len(store)))
+    if not reads:
+        return 1.0, int(np.quantile(target, 0.999)) + 10
     return float(np.quantile(target / source, 0.999)), 10

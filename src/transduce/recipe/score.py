@@ -33,7 +33,7 @@ def score(
     jsonl: bool = False,
     ahead: int = 4096,
 ) -> Iterator[str]:
-    """Yield one line for each line (source, tab, target), in order.
+    """Yield one line for each line (source, tab, target; a text for a language model), in order.
 
     It holds the natural logarithm of the probability of the target, a tab, and those of its
     symbols, its end included, separated by spaces; with ``jsonl`` an object that names the symbols.
@@ -44,7 +44,8 @@ def score(
             longer than there are positions learned.
     """
     model = override(AskBlueprint(), changes).joined(Transducer.load(run, parts=parts), parts)
-    pairs = (_pair(line, f"{name}:{number}") for number, line in enumerate(lines, 1))
+    pair = _pair if model.panel.reads else _text
+    pairs = (pair(line, f"{name}:{number}") for number, line in enumerate(lines, 1))
     while block := list(islice(pairs, ahead)):
         places, sources, targets = zip(*block, strict=True)
         for tokens in model.force(sources, targets, places):
@@ -59,6 +60,10 @@ def _pair(line: str, place: str) -> Pair:
     if not cells[0].strip():
         raise Problem("the source is blank, which no model is asked about; leave it out", place)
     return Pair(place, cells[0], cells[1])
+
+
+def _text(line: str, place: str) -> Pair:
+    return Pair(place, "", line)
 
 
 def _total(tokens: Sequence[Token]) -> float:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from functools import partial
 
 from transduce.bundle import Bundle, BundleBlueprint, require_same_target
 from transduce.data.batch import Example
-from transduce.data.store import Store
+from transduce.data.rows import Rows
 from transduce.experiment import Experiment
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
 from transduce.recipe.prepare import Prepared
+from transduce.recipe.start import addendum
 from transduce.train.objective import Task
 from transduce.transducer import Transducer
 
@@ -24,22 +24,24 @@ def untrained(experiment: Experiment, prepared: Prepared) -> Bundle:
         search=experiment.search,
         length=experiment.length,
         constraints=experiment.constraints,
-        joint=experiment.text.joint,
+        joint=experiment.one_vocabulary,
         longest=prepared.longest,
     )
-    return Bundle.make(blueprint, prepared.codecs)
+    return Bundle.make(blueprint, prepared.codecs, addendum(experiment))
 
 
-def task(student: Transducer, store: Store) -> Task:
+def task(student: Transducer, rows: Rows) -> Task:
     """Return what an objective may ask about a model and the corpus that it learns from."""
 
     def example(row: int) -> Example:
-        return store.example(int(np.searchsorted(store.first, row, side="right")) - 1)
+        return rows.example(rows.index(row))
 
     def others(folders: Sequence[str]) -> tuple[Seq2Seq, ...]:
         return tuple(_other(student, folder) for folder in folders)
 
-    return Task(example, student.target, student.slots, student.limit, others)
+    panel = student.panel
+    limit = partial(panel.limit, length=student.length)
+    return Task(example, student.target, panel.slots, limit, others)
 
 
 def _other(student: Transducer, folder: str) -> Seq2Seq:

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import BinaryIO, Literal
 
-import numpy as np
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from transduce import folder
-from transduce.bayes_risk import Weights, least_risk
 from transduce.blueprint import Blueprint, override, read
 from transduce.bundle import is_bundle
-from transduce.data.batch import Example
-from transduce.data.lines import Skipped, read_lines
+from transduce.confidence import confident
+from transduce.data.lines import read_lines
+from transduce.document import by_sentences, unfold
 from transduce.evaluate import (
     BleuBlueprint,
     ChrfBlueprint,
     MetricBlueprint,
     Score,
-    perplexity_score,
 )
 from transduce.evaluate import evaluate as score_texts
 from transduce.experiment import Experiment
+from transduce.nn.packed import NumberType, pack
 from transduce.problem import Problem
-from transduce.recipe.init import corpus
+from transduce.recipe.calibrate import CalibrationBlueprint
+from transduce.recipe.choose import RerankBlueprint, RiskBlueprint, by_block
+from transduce.recipe.perplexity import held_out, perplexity
 from transduce.result import Result
-from transduce.search.constrain import ConstraintBlueprint
+from transduce.search.constrain import ConstraintBlueprint, Own, read_own
 from transduce.search.ensemble import Average
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
+from transduce.text.sentences import SplitBlueprint
 from transduce.train.progress import Show
 from transduce.transducer import Transducer
 
@@ -52,24 +54,29 @@ class AskBlueprint(Blueprint):
 
     ensemble: EnsembleBlueprint | None = None
     """other models to ask as well; null for none"""
+    precision: NumberType | Literal["auto"] = "fp32"
+    """numbers in which a CPU multiplies by large weights: fp32, bf16, int8, or auto: if it gains"""
 
     def joined(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
         """Return the model, together with those of the ensemble."""
+        if self.precision != "fp32":
+            pack(model.model, self.precision)
         if self.ensemble is None:
             return model
-        others = [Transducer.load(run, parts=parts) for run in self.ensemble.runs]
+        others = [
+            Transducer.load(run, parts=parts, precision=self.precision)
+            for run in self.ensemble.runs
+        ]
         return model.ensemble(others, self.ensemble.average)
 
 
-class RiskBlueprint(Blueprint):
-    """Minimum Bayes risk: the candidate that is expected to be best."""
+class FusionBlueprint(Blueprint):
+    """A language model beside the model (Gulcehre 2015)."""
 
-    metric: MetricBlueprint = ChrfBlueprint()
-    """what is good"""
-    candidates: Annotated[int, Field(ge=2)] = 16
-    """answers of the search to choose from; their number squared are compared"""
-    weights: Weights = "posterior"
-    """how likely a candidate is to be right: as the model says, or (samples) as often as drawn"""
+    run: str
+    """folder of a run or of a model without an encoder"""
+    weight: NonNegativeFloat = 0.2
+    """of its log-probability; 0 does not ask it"""
 
 
 class PredictBlueprint(AskBlueprint):
@@ -81,8 +88,39 @@ class PredictBlueprint(AskBlueprint):
     """how long answers may be"""
     constraints: tuple[ConstraintBlueprint, ...]
     """what the answer has to obey"""
+    own: str | None = None
+    """file with what each line has to obey besides: a JSON object for each, or a blank line"""
+    fusion: FusionBlueprint | None = None
+    """a language model that has a say as well; null for none"""
+    drafter: str | None = None
+    """folder of a run of a smaller model, which search=speculative asks; null for none"""
     risk: RiskBlueprint | None = None
     """choose among several answers by a metric; null takes the best of the search"""
+    rerank: RerankBlueprint | None = None
+    """choose among several answers by what other models say; null takes the best of the search"""
+    split: SplitBlueprint | None = None
+    """answer each sentence of a line by itself; null answers lines"""
+
+    @model_validator(mode="after")
+    def _chooses_once(self) -> PredictBlueprint:
+        if self.risk is not None and self.rerank is not None:
+            raise ValueError("risk and rerank each choose an answer; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _asks_the_drafter(self) -> PredictBlueprint:
+        if self.drafter is not None and not self.search.aided:
+            raise ValueError(f"drafter: {self.search.kind} asks none; set search=speculative")
+        return self
+
+    def accompanied(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
+        """Return the model with the language model, and the small one, beside it."""
+        if self.fusion is not None:
+            language = Transducer.load(self.fusion.run, parts=parts)
+            model = model.with_language_model(language, self.fusion.weight)
+        if self.drafter is not None:
+            model = model.with_draft_model(Transducer.load(self.drafter, parts=parts))
+        return model
 
     def answers(
         self, model: Transducer, lines: Iterable[str], best: int = 1, ahead: int = 4096
@@ -90,17 +128,53 @@ class PredictBlueprint(AskBlueprint):
         """Yield the answer to each line, with the next best until there are ``best``.
 
         Raises:
-            Problem: more are wanted than there are candidates, or the search finds one answer only.
+            Problem: more are wanted than there are candidates, the search finds one answer only, or
+                a line of the file ``own`` is faulty.
         """
-        if self.risk is None:
-            yield from model.predict(lines, self.search, alternatives=best - 1, ahead=ahead)
+        own = None if self.own is None else read_own(Path(self.own))
+        if self.split is None:
+            yield from self._answers(model, lines, best, ahead, own)
             return
-        count = self.risk.candidates
+        if own is not None:
+            what = "what each line has to obey is about whole lines; leave one of them out"
+            raise Problem(what, "own, split")
+        if best > 1:
+            raise Problem(
+                "a document has one answer, not several; ask for one, or leave split out", "split"
+            )
+        cut = partial(model.spans, split=self.split)
+        yield from by_sentences(lines, cut, partial(self._answers, model, best=1, ahead=ahead))
+
+    def _answers(
+        self,
+        model: Transducer,
+        lines: Iterable[str],
+        best: int,
+        ahead: int,
+        own: Iterable[Own | None] | None = None,
+    ) -> Iterator[Result]:
+        choice = self.risk or self.rerank
+        count = choice.candidates if choice else best
         if best > count:
-            raise Problem(f"{best} answers are wanted of {count}; raise it", "risk.candidates")
-        metric = self.risk.metric.build()
-        for result in model.predict(lines, self.search, alternatives=count - 1, ahead=ahead):
-            yield least_risk(result, metric, self.risk.weights)
+            name = "risk" if self.risk else "rerank"
+            raise Problem(f"{best} answers are wanted of {count}; raise it", f"{name}.candidates")
+        found = model.predict(lines, self.search, own=own, alternatives=count - 1, ahead=ahead)
+        yield from by_block(found, choice.chooser(self.search), ahead) if choice else found
+
+
+class ShownBlueprint(PredictBlueprint):
+    """What can be changed about prediction, and about what is shown of it."""
+
+    confidence: bool = False
+    """how likely each answer is, by calibrated probabilities, in a column before it"""
+
+    def answers(
+        self, model: Transducer, lines: Iterable[str], best: int = 1, ahead: int = 4096
+    ) -> Iterator[Result]:
+        """Yield the answers, with their confidence if it is to be shown."""
+        found = super().answers(model, lines, best, ahead)
+        sure = partial(confident, model)
+        yield from by_block(found, sure, ahead) if self.confidence else found
 
 
 class EvaluateBlueprint(PredictBlueprint):
@@ -108,6 +182,8 @@ class EvaluateBlueprint(PredictBlueprint):
 
     metrics: tuple[MetricBlueprint, ...] = Field((BleuBlueprint(), ChrfBlueprint()), min_length=1)
     """what to score with"""
+    calibration: CalibrationBlueprint | None = None
+    """also how far confidences are off; null does not ask"""
 
 
 def predict(
@@ -132,20 +208,21 @@ def predict(
     Raises:
         Problem: there is no sound model, or a change such as ``search.width=8`` is no right one.
     """
-    model, setting = _asked(run, changes, parts)
+    model, setting = asked(run, changes, parts)
     results = setting.answers(model, lines, best, ahead)
-    cut, none, unproven = list[int](), list[int](), list[int]()
+    cut, none, unproven, pieces = list[int](), list[int](), list[int](), list[int]()
     for number, result in enumerate(results, 1):
         if not result.finished:
             (cut if result.tokens else none).append(number)
         if result.bound is not None and not result.proven:
             unproven.append(number)
+        if any(sentence.span and not sentence.span.whole for sentence in result.sentences):
+            pieces.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
-            yield _row(answer, number if best > 1 else None, scores)
-    stuck = " or were left nothing to go on with by the constraints" if setting.constraints else ""
-    _warn(cut, f"reached the length limit{stuck}", show)
-    _warn(none, "are blank: the constraints allow none (within the length limit)", show)
+            yield _row(answer, number if best > 1 else None, scores, setting.confidence)
+    _warn_unfinished(cut, none, setting, show)
     _warn(unproven, "are not proven to be the best", show)
+    _warn(pieces, "come from pieces of sentences that were too long", show)
 
 
 def stream(
@@ -157,24 +234,34 @@ def stream(
     show: Show,
 ) -> Iterator[str]:
     """Yield one line for each line, in order, bit by bit as answers grow; else as ``predict``."""
-    model, setting = _asked(run, changes, parts)
-    if setting.risk is not None:
-        raise Problem("it compares whole answers, which cannot be shown as they grow", "risk")
-    cut: list[int] = []
+    model, setting = asked(run, changes, parts)
+    for name in ("risk", "rerank", "confidence"):
+        if getattr(setting, name):
+            raise Problem("it is about whole answers, which cannot be shown as they grow", name)
+    if setting.own is not None:
+        raise Problem("what each line has to obey is a matter of predict", "own")
+    cut, none = list[int](), list[int]()
     for number, line in enumerate(lines, 1):
-        finished = yield from _on_one_line(model.stream(line, setting.search))
+        bits = model.stream(line, setting.search)
+        if setting.split is not None:
+            each = partial(model.stream, search=setting.search)
+            bits = unfold(line, model.spans(line, setting.split), each)
+        finished, shown = yield from _on_one_line(bits)
         if not finished:
-            cut.append(number)
+            (cut if shown else none).append(number)
         yield "\n"
-    _warn(cut, "reached the length limit", show)
+    _warn_unfinished(cut, none, setting, show)
 
 
-def _on_one_line(bits: Generator[str, None, bool]) -> Generator[str, None, bool]:
+def _on_one_line(bits: Generator[str, None, bool]) -> Generator[str, None, tuple[bool, bool]]:
+    """Yield the bits; return whether the answer has finished, and whether there was any."""
+    shown = False
     while True:
         try:
             bit = next(bits)
         except StopIteration as end:
-            return bool(end.value)
+            return bool(end.value), shown
+        shown = True
         yield _one_line(bit)
 
 
@@ -182,16 +269,29 @@ def _one_line(text: str) -> str:
     return text.replace("\n", " ")  # a line stays a line
 
 
-def _asked(
+def asked(
     run: Path, changes: Sequence[str], parts: Sequence[Path]
-) -> tuple[Transducer, PredictBlueprint]:
-    """Load a model, and others to ask as well; change how they answer."""
+) -> tuple[Transducer, ShownBlueprint]:
+    """Load a model, and others to ask as well; change how they answer.
+
+    Raises:
+        Problem: there is no sound model, or a change is no right one.
+    """
     model = Transducer.load(run, parts=parts)
-    own = PredictBlueprint(search=model.search, length=model.length, constraints=model.constraints)
+    own = ShownBlueprint(search=model.search, length=model.length, constraints=model.constraints)
     setting = override(own, changes)
-    model = setting.joined(model, parts)
+    model = setting.accompanied(setting.joined(model, parts), parts)
     model.length, model.constraints = setting.length, setting.constraints
     return model, setting
+
+
+def _warn_unfinished(
+    cut: Sequence[int], none: Sequence[int], setting: PredictBlueprint, show: Show
+) -> None:
+    bound = setting.constraints or setting.own
+    stuck = " or were left nothing to go on with by the constraints" if bound else ""
+    _warn(cut, f"reached the length limit{stuck}", show)
+    _warn(none, "are blank: the constraints allow none (within the length limit)", show)
 
 
 def _warn(numbers: Sequence[int], what: str, show: Show) -> None:
@@ -203,10 +303,11 @@ def _places(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:10])) + (", ..." if numbers[10:] else "")
 
 
-def _row(answer: Result, number: int | None, scores: bool) -> str:
+def _row(answer: Result, number: int | None, scores: bool, confidence: bool) -> str:
     text = _one_line(answer.text)
     columns = [f"{number}"] if number else []
     columns += [f"{answer.score:.4f}"] if scores else []
+    columns += [f"{answer.confidence or 0.0:.4f}"] if confidence else []
     return "\t".join([*columns, text])
 
 
@@ -237,12 +338,17 @@ def evaluate(
     """Score a model on a table or on two parallel files; rows with the same source are references.
 
     The metrics are those of the run, or BLEU and chrF for a model without its run; perplexity is
-    always added. ``parts`` are files of the user's own that define parts of the model or metrics.
+    always added, of the model without a language model that is fused with it. A language model has
+    perplexity alone, on one text file. ``parts`` are files of the user's own that define parts of
+    the model or metrics.
 
     Raises:
         Problem: there is no sound model, the data is faulty, or a change is no right one.
     """
     model = Transducer.load(run, parts=parts)
+    if not model.panel.reads:
+        asked = override(AskBlueprint(), changes).joined(model, parts)
+        return [perplexity(asked, held_out(model, data))]
     setting = EvaluateBlueprint(
         search=model.search, length=model.length, constraints=model.constraints
     )
@@ -250,33 +356,19 @@ def evaluate(
         metrics = read(run / "experiment.yaml", Experiment).metrics
         setting = setting.model_copy(update={"metrics": metrics})
     setting = override(setting, changes)
-    model = setting.joined(model, parts)
+    alone = setting.joined(model, parts)
+    model = setting.accompanied(alone, parts)
     model.length, model.constraints = setting.length, setting.constraints
-    base = Path.cwd()
-    grouped = corpus(data, base).model_copy(update={"group": True})
-    examples = list(grouped.read(base, Skipped()))
+    examples = held_out(model, data)
     built = [metric.build() for metric in setting.metrics]
     sources = (example.sources["source"] for example in examples)
-    texts = [result.text for result in setting.answers(model, sources)]
+    answers = list(setting.answers(model, sources))
+    texts = [result.text for result in answers]
     scores = score_texts(built, texts, [example.references for example in examples], BOOTSTRAP)
-    return [*scores, _perplexity(model, examples)]
-
-
-def _perplexity(model: Transducer, examples: Sequence[Example]) -> Score:
-    """Return the perplexity of all references, an example's together as one segment."""
-    pairs = [
-        (example.sources["source"], text) for example in examples for text in example.references
-    ]
-    sources, targets = zip(*pairs, strict=True)
-    forced = iter(model.force(sources, targets))
-    segments = [
-        [token.log_prob for tokens in islice(forced, len(example.references)) for token in tokens]
-        for example in examples
-    ]
-    nll = np.array([-sum(segment) for segment in segments])
-    tokens = np.array([len(segment) for segment in segments])
-    unit = f"{model.target.blueprint.tokens.kind} {model.target.size}"
-    return perplexity_score(nll, tokens, unit, BOOTSTRAP)
+    scores.append(perplexity(alone, examples))
+    if setting.calibration is not None:
+        scores += setting.calibration.scores(model, examples, answers)
+    return scores
 
 
 def verify(path: Path) -> str:

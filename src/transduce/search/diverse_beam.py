@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transduce.search.beam import Beam, BeamNotes
 from transduce.search.hypotheses import Hypotheses, LengthNormalisation, PowerNormalisation
-from transduce.search.paths import Paths, Taken, best_first
+from transduce.search.paths import Taken, best_first
 from transduce.search.stepwise import STEPS, Move, StepwiseSearch, with_room
 from transduce.sequences import positions
 
@@ -58,7 +58,6 @@ class DiverseBeam(StepwiseSearch):
 
     @property
     def rows(self) -> int:
-        """Number of rows for each source."""
         return self.groups * self.width
 
     @property
@@ -129,9 +128,9 @@ class DiverseBeam(StepwiseSearch):
             length = lengths.gather(1, best)
             finished = one.finished.gather(1, best) & (length > 0)
             answers.append(Answer(length, finished, tokens, log_probs))
-        return self._ranked(notes, answers)
+        return self._ranked(answers)
 
-    def _ranked(self, notes: DiverseNotes, answers: list[Answer]) -> Hypotheses:
+    def _ranked(self, answers: list[Answer]) -> Hypotheses:
         """Return the answers of all groups, best first, by scores without penalty."""
         length = torch.cat([answer.length for answer in answers], 1)
         taken = Taken(
@@ -141,8 +140,8 @@ class DiverseBeam(StepwiseSearch):
         beyond = positions(taken.tokens.shape[1], length.device)[..., None] >= length[:, None]
         total = taken.log_probs.masked_fill(beyond, 0.0).sum(1)
         finished = torch.cat([answer.finished for answer in answers], 1)
-        paths = Paths(notes.step, notes.step, length, ~finished, finished, taken)
-        return best_first(paths, self.eos, self.normalisation.score(total, length))
+        scores = self.normalisation.score(total, length)
+        return best_first(taken, length, finished, self.eos, scores)
 
     def _cost(
         self, ids: Int[Tensor, "A R M"], taken: Int[Tensor, "A #R t"]

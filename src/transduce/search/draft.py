@@ -1,8 +1,10 @@
-"""Greedy search that reads several tokens at once where the answer follows its source."""
+"""Greedy search that reads several tokens at once, on suspicion: drafts, here from the source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from transduce import tree
 from transduce.search.hypotheses import Hypotheses
-from transduce.search.interface import SearchBlueprint
+from transduce.search.interface import SearchBlueprint, require_room
 from transduce.search.scorer import Scorer, quote
 from transduce.search.top import top
 
@@ -25,22 +27,24 @@ class Certain(NamedTuple):
     log_probs: list[float]
 
 
-class Draft(SearchBlueprint):
-    """Finds what greedy search finds, in fewer steps where the answer repeats spans of its source.
+Propose = Callable[[list[int], int], list[int]]  # answer so far, most tokens -> a draft
 
-    The source is the draft: what follows there on the last tokens of the answer is read on
-    suspicion, all at once, and kept up to the first token that greedy search would not take
-    (aggressive decoding: Sun 2021, Ge 2022; any span by n-grams: Saxena 2023, Yang 2023). Sources
-    are answered one at a time.
+
+class DraftedSearch(SearchBlueprint):
+    """Finds what greedy search finds, in fewer steps where drafts are right.
+
+    A draft is read all at once and kept up to the first token that greedy search would not take.
+    Sources are answered one at a time.
     """
 
-    shares: ClassVar[bool] = True
-
-    kind: Literal["draft"] = "draft"
     span: PositiveInt = 16
     """tokens to read on suspicion, at most"""
-    match: PositiveInt = 2
-    """last tokens of the answer that must stand in the source, for what follows to be a draft"""
+
+    @abstractmethod
+    def proposers(
+        self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"]
+    ) -> Iterator[Propose]:
+        """Yield what drafts how an answer may go on, for one source after the other."""
 
     @torch.no_grad()
     def __call__(
@@ -71,24 +75,23 @@ class Draft(SearchBlueprint):
         self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"], limit: Int[Tensor, "B"]
     ) -> Iterator[Iterator[Certain]]:
         """Yield the growing answer to each source."""
-        if limit.min() < 1:
-            raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
-        sources, state = quote(scorer, memory), scorer.start(memory)
-        for row, most in enumerate(limit.tolist()):
-            source = sources.data[row, : int(sources.lengths[row])].tolist()
+        require_room(limit)
+        drafts, state = self.proposers(scorer, memory, prompt), scorer.start(memory)
+        for row, (most, propose) in enumerate(zip(limit.tolist(), drafts, strict=True)):
             alone = tree.keep(state, torch.tensor([row], device=limit.device), 1)
-            yield self._answer(scorer, alone, prompt[row], source, most)
+            yield self._answer(scorer, alone, prompt[row], propose, most)
 
     def _answer(
-        self, scorer: Scorer, state: Any, prompt: Int[Tensor, "T"], source: list[int], most: int
+        self, scorer: Scorer, state: Any, prompt: Int[Tensor, "T"], propose: Propose, most: int
     ) -> Iterator[Certain]:
         """Yield the answer to one source part by part."""
         answer: list[int] = []
         unread, going = prompt.tolist(), True  # unread: certain, and not in the state yet
         while going:
-            draft = self._propose(source, answer, most - len(answer) - 1)
-            if answer and len(unread) > self.span:
-                draft = []  # drafts failed again and again: let the state catch up
+            draft: list[int] = []
+            if not answer or len(unread) <= self.span:
+                draft = propose(answer, most - len(answer) - 1)
+            # else drafts failed again and again: let the state catch up
             read = torch.tensor([unread + draft], device=prompt.device)
             log_probs, after = scorer.extend(read, state)
             part, going = self._check(draft, *top(log_probs[0, len(unread) - 1 :], 1))
@@ -99,20 +102,6 @@ class Draft(SearchBlueprint):
             else:  # the state has read what is wrong; go on from the one before
                 unread = unread + part.tokens
             yield part
-
-    def _propose(self, source: list[int], answer: list[int], most: int) -> list[int]:
-        """Return the source's beginning, or what follows there on the end of the answer.
-
-        Where several places match, it is the longest match, and of equal ones the first.
-        """
-        place = 0
-        if answer:
-            longest, place = self.match - 1, len(source)
-            for end in range(self.match, len(source)):
-                size = _same(source, end, answer)
-                if size > longest:
-                    longest, place = size, end
-        return source[place : place + min(self.span, most)]
 
     def _check(
         self, draft: list[int], values: Float[Tensor, "T 1"], ids: Int[Tensor, "T 1"]
@@ -145,6 +134,42 @@ class Draft(SearchBlueprint):
             log_probs=total,
             token_log_probs=token_log_probs,
         )
+
+
+class Draft(DraftedSearch):
+    """Drafts are spans of the source: for answers that repeat much of it.
+
+    What follows in the source on the last tokens of the answer is the draft (aggressive decoding:
+    Sun 2021, Ge 2022; any span by n-grams: Saxena 2023, Yang 2023).
+    """
+
+    shares: ClassVar[bool] = True
+
+    kind: Literal["draft"] = "draft"
+    match: PositiveInt = 2
+    """last tokens of the answer that must stand in the source, for what follows to be a draft"""
+
+    def proposers(
+        self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"]
+    ) -> Iterator[Propose]:
+        """Yield what finds drafts in each source."""
+        sources = quote(scorer, memory)
+        for row, length in enumerate(sources.lengths.tolist()):
+            yield partial(self._propose, sources.data[row, :length].tolist())
+
+    def _propose(self, source: list[int], answer: list[int], most: int) -> list[int]:
+        """Return the source's beginning, or what follows there on the end of the answer.
+
+        Where several places match, it is the longest match, and of equal ones the first.
+        """
+        place = 0
+        if answer:
+            longest, place = self.match - 1, len(source)
+            for end in range(self.match, len(source)):
+                size = _same(source, end, answer)
+                if size > longest:
+                    longest, place = size, end
+        return source[place : place + min(self.span, most)]
 
 
 def _same(source: list[int], end: int, answer: list[int]) -> int:

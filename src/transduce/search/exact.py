@@ -13,7 +13,7 @@ from torch import Tensor
 
 from transduce import tree
 from transduce.search.hypotheses import Hypotheses, LengthNormalisation, PowerNormalisation
-from transduce.search.interface import SearchBlueprint
+from transduce.search.interface import SearchBlueprint, require_room
 from transduce.search.scorer import Scorer
 from transduce.search.top import rank, refuse_nan
 
@@ -53,8 +53,7 @@ class Exact(SearchBlueprint):
         self, scorer: Scorer, memory: Any, prompt: Int[Tensor, "B P"], limit: Int[Tensor, "B"]
     ) -> Hypotheses:
         """Search source after source."""
-        if limit.min() < 1:
-            raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
+        require_room(limit)
         log_probs, state = scorer.extend(prompt, scorer.start(memory))
         found = []
         for source, most in enumerate(limit.tolist()):

@@ -20,12 +20,10 @@ class Greedy(StepwiseSearch):
 
     @property
     def rows(self) -> int:
-        """Number of rows for each source."""
         return 1
 
     @property
     def branches(self) -> int:
-        """Number of tokens after each row that it wants to see."""
         return 1
 
     def begin(self, limit: Int[Tensor, "A"], keys: Int[Tensor, "A"]) -> Paths:
@@ -42,4 +40,4 @@ class Greedy(StepwiseSearch):
 
     def collect(self, notes: Paths) -> Hypotheses:
         """Return one hypothesis for each source, scored by its log-probability."""
-        return best_first(notes, self.eos)
+        return best_first(notes.taken, notes.length, notes.finished, self.eos)

@@ -80,13 +80,11 @@ class PowerNormalisation(LengthNormalisation):
     def score(
         self, log_probs: Float[Tensor, "*#shape"], lengths: Int[Tensor, "*#shape"]
     ) -> Float[Tensor, "*#shape"]:
-        """Return the score of hypotheses of ``lengths`` tokens, eos included."""
         return log_probs / lengths.to(log_probs.dtype) ** self.exponent
 
     def bound(
         self, log_probs: Float[Tensor, "*#shape"], limits: Int[Tensor, "*#shape"]
     ) -> Float[Tensor, "*#shape"]:
-        """Return a score that no continuation up to ``limits`` tokens can exceed."""
         # Let p <= 0 be the log-probability now and q that of a continuation of n tokens. Tokens
         # have log-probabilities <= 0, so q <= p; n <= limit and the exponent a >= 0, so
         # q / n**a <= p / n**a <= p / limit**a, the last because p is not positive.
@@ -107,13 +105,11 @@ class GnmtNormalisation(LengthNormalisation):
     def score(
         self, log_probs: Float[Tensor, "*#shape"], lengths: Int[Tensor, "*#shape"]
     ) -> Float[Tensor, "*#shape"]:
-        """Return the score of hypotheses of ``lengths`` tokens, eos included."""
         return log_probs / ((5 + lengths.to(log_probs.dtype)) / 6) ** self.exponent
 
     def bound(
         self, log_probs: Float[Tensor, "*#shape"], limits: Int[Tensor, "*#shape"]
     ) -> Float[Tensor, "*#shape"]:
-        """Return a score that no continuation up to ``limits`` tokens can exceed."""
         # As for a power: the divisor is positive and grows with the length.
         return self.score(log_probs, limits)
 
@@ -132,13 +128,11 @@ class RewardNormalisation(LengthNormalisation):
     def score(
         self, log_probs: Float[Tensor, "*#shape"], lengths: Int[Tensor, "*#shape"]
     ) -> Float[Tensor, "*#shape"]:
-        """Return the score of hypotheses of ``lengths`` tokens, eos included."""
         return log_probs + self.reward * lengths.to(log_probs.dtype)
 
     def bound(
         self, log_probs: Float[Tensor, "*#shape"], limits: Int[Tensor, "*#shape"]
     ) -> Float[Tensor, "*#shape"]:
-        """Return a score that no continuation up to ``limits`` tokens can exceed."""
         # With p, q and n as for a power: q <= p and n <= limit, and the reward r >= 0, so
         # q + r * n <= p + r * limit.
         return self.score(log_probs, limits)

@@ -28,11 +28,22 @@ class Batch(NamedTuple):
     keys: Int[Tensor, "B"] | None = None
 
 
+def require_room(limit: Int[Tensor, "B"]) -> None:
+    """Stop where a source may not be answered at all.
+
+    Raises:
+        ValueError: a limit is below 1.
+    """
+    if limit.min() < 1:
+        raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
+
+
 class SearchBlueprint(Part):
     """Slot for a search; its blueprint is the search itself."""
 
     eos: ClassVar[int] = 2  # the symbol that ends a hypothesis, the same in every vocabulary
     shares: ClassVar[bool] = False  # it takes symbols of the source for those of the answer
+    aided: ClassVar[bool] = False  # it asks a small model beside the model
     distinct: ClassVar[bool] = True  # no two hypotheses of a source are equal
 
     @abstractmethod

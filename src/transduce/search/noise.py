@@ -16,20 +16,20 @@ FIRST: Final = 0xBF58476D1CE4E5B9 - 2**64
 SECOND: Final = 0x94D049BB133111EB - 2**64
 
 
-def uniform(*parts: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+def uniform(seed: int, *parts: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """Return a number between 0 and 1, both excluded, for every combination of the parts.
 
     It is 64 bits mixed by SplitMix64 (Steele et al. 2014), of which 52 are used.
     """
-    state = torch.zeros_like(parts[0])
+    state = _mix(torch.full_like(parts[0], seed))
     for part in parts:
         state = _mix(state + part)
     return _shift(state, 12).double().add_(0.5).mul_(2.0**-52)
 
 
-def gumbel(*parts: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+def gumbel(seed: int, *parts: Int[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """Return standard Gumbel noise for every combination of the parts."""
-    return uniform(*parts).log_().neg_().log_().neg_()
+    return uniform(seed, *parts).log_().neg_().log_().neg_()
 
 
 def draw(probs: Float[Tensor, "A R V"], chance: Float[Tensor, "A R S"]) -> Int[Tensor, "A R S"]:

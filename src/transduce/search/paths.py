@@ -71,22 +71,28 @@ def moved(paths: Paths, parents: Int[Tensor, "A K"]) -> Paths:
     )
 
 
-def best_first(paths: Paths, eos: int, scores: Float[Tensor, "A K"] | None = None) -> Hypotheses:
+def best_first(
+    taken: Taken,
+    length: Int[Tensor, "A K"],
+    finished: Bool[Tensor, "A K"],
+    eos: int,
+    scores: Float[Tensor, "A K"] | None = None,
+) -> Hypotheses:
     """Return what stands in the rows, by ``scores`` or else by log-probability."""
-    size = int(paths.length.max())
-    beyond = positions(size, paths.length.device) >= paths.length[:, :, None]
-    tokens, token_log_probs = (part[:, :size].transpose(1, 2) for part in paths.taken)
+    size = int(length.max())
+    beyond = positions(size, length.device) >= length[:, :, None]
+    tokens, token_log_probs = (part[:, :size].transpose(1, 2) for part in taken)
     token_log_probs = token_log_probs.masked_fill(beyond, 0.0)
-    nothing = paths.length == 0
+    nothing = length == 0
     total = token_log_probs.sum(2).masked_fill(nothing, -torch.inf)
     scores = total if scores is None else scores.masked_fill(nothing, -torch.inf)
     order = rank(scores)[1]
-    order = order.gather(1, rank(paths.finished.gather(1, order).int())[1])
+    order = order.gather(1, rank(finished.gather(1, order).int())[1])
     within = order[:, :, None].expand_as(tokens)
     return Hypotheses(
         tokens=tokens.masked_fill(beyond, eos).gather(1, within),
-        lengths=paths.length.gather(1, order),
-        finished=paths.finished.gather(1, order),
+        lengths=length.gather(1, order),
+        finished=finished.gather(1, order),
         scores=scores.gather(1, order),
         log_probs=total.gather(1, order),
         token_log_probs=token_log_probs.gather(1, within),

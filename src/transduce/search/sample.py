@@ -47,12 +47,10 @@ class Sample(StepwiseSearch):
 
     @property
     def rows(self) -> int:
-        """Number of rows for each source."""
         return self.samples
 
     @property
     def branches(self) -> int:
-        """Number of tokens after each row that it wants to see."""
         return 1
 
     def with_answers(self, count: int) -> Sample:
@@ -80,8 +78,8 @@ class Sample(StepwiseSearch):
         self, notes: SampleNotes, log_probs: Float[Tensor, "A R V"]
     ) -> tuple[Float[Tensor, "A K 1"], Int[Tensor, "A K 1"]]:
         """Draw a token for each row."""
-        seed, row = torch.full_like(notes.keys, self.seed), positions(self.rows, log_probs.device)
-        chance = uniform(seed[:, None], notes.keys[:, None], notes.paths.step[:, None], row)
+        keys, step = notes.keys[:, None], notes.paths.step[:, None]
+        chance = uniform(self.seed, keys, step, positions(self.rows, keys.device))
         sources, read, _ = log_probs.shape
         ids = draw(self.drawn_from(log_probs), chance.view(sources, read, -1))
         shape = sources, self.rows, 1
@@ -97,4 +95,5 @@ class Sample(StepwiseSearch):
 
     def collect(self, notes: SampleNotes) -> Hypotheses:
         """Return what was drawn, the likeliest first."""
-        return best_first(notes.paths, self.eos)
+        paths = notes.paths
+        return best_first(paths.taken, paths.length, paths.finished, self.eos)

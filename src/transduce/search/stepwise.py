@@ -18,7 +18,7 @@ from torch import Tensor
 
 from transduce import tree
 from transduce.search.hypotheses import Hypotheses
-from transduce.search.interface import Batch, SearchBlueprint
+from transduce.search.interface import Batch, SearchBlueprint, require_room
 from transduce.search.scorer import Scorer
 from transduce.search.top import top
 
@@ -50,6 +50,11 @@ class StepwiseSearch(SearchBlueprint):
     def branches(self) -> int:
         """Number of tokens M after each row that it wants to see."""
 
+    @property
+    def decided(self) -> bool:
+        """Whether each token is certain as soon as it is taken: with one row nothing goes back."""
+        return self.rows == 1
+
     @abstractmethod
     def begin(self, limit: Int[Tensor, "A"], keys: Int[Tensor, "A"]) -> Any:
         """Return the notes on sources before any token; of the K rows only the first is real.
@@ -68,6 +73,12 @@ class StepwiseSearch(SearchBlueprint):
         values, ids = top(log_probs.flatten(0, 1), self.branches)
         shape = (*log_probs.shape[:2], -1)
         return values.float().view(shape), ids.view(shape)
+
+    def consider(
+        self, scorer: Scorer, state: Any, notes: Any, log_probs: Float[Tensor, "A R V"]
+    ) -> tuple[Any, Float[Tensor, "A R M"], Int[Tensor, "A R M"]]:
+        """Return the notes, and what ``branch`` does; the scorer can be asked for more."""
+        return notes, *self.branch(notes, log_probs)
 
     @abstractmethod
     def weigh(self, notes: Any, values: Float[Tensor, "A K M"], ids: Int[Tensor, "A K M"]) -> Move:
@@ -97,8 +108,8 @@ class StepwiseSearch(SearchBlueprint):
         limit: Int[Tensor, "1"],
         keys: Int[Tensor, "1"] | None = None,
     ) -> Iterator[list[int]]:
-        """Yield the answer to one source token by token; a search with one row never goes back."""
-        if self.rows > 1:
+        """Yield the answer to one source token by token."""
+        if not self.decided:
             yield from super().unfold(scorer, memory, prompt, limit, keys)
         slots: Slots | None = _admit(self, scorer, Batch(memory, prompt, limit, keys), 0)
         said = 0
@@ -157,7 +168,8 @@ def answers(
         slots = slots._replace(notes=move.notes)
         answered = (slots.working & ~move.going).nonzero()[:, 0]
         if len(answered):
-            shelf.take(tree.keep(slots[1:], answered, 1))
+            found = slots.notes, slots.batch, slots.place
+            shelf.take(*tree.keep(found, answered, 1))
             slots = slots._replace(working=slots.working & move.going)
         most = (1 - DONE) * len(slots.working)
         if arriving is not None:
@@ -169,11 +181,10 @@ def answers(
 def _admit(search: StepwiseSearch, scorer: Scorer, batch: Batch, number: int) -> Slots:
     """Read the prompts, in one row each: the other rows are not born yet."""
     memory, prompt, limit, keys = batch
-    if limit.min() < 1:
-        raise ValueError("a source may be answered with 0 tokens; limits begin at 1")
+    require_room(limit)
     log_probs, state = scorer.extend(prompt, scorer.start(memory))
     notes = search.begin(limit, torch.zeros_like(limit) if keys is None else keys)
-    values, ids = search.branch(notes, log_probs[:, -1:])
+    notes, values, ids = search.consider(scorer, state, notes, log_probs[:, -1:])
     spread = (-1, search.rows, -1)
     place = torch.arange(len(limit), device=limit.device)
     return Slots(
@@ -206,29 +217,27 @@ def _advance(
             state = tree.reorder(state, rows)
     log_probs, state = scorer.extend(tokens.flatten()[:, None], state)
     after = log_probs[:, -1].view(sources, search.rows, -1)
-    values, ids = search.branch(slots.notes, after)
-    return slots._replace(state=state, values=values, ids=ids)
+    notes, values, ids = search.consider(scorer, state, slots.notes, after)
+    return slots._replace(state=state, notes=notes, values=values, ids=ids)
 
 
 class _Shelf:
     """Where answered sources wait until their whole batch is answered, and those before it."""
 
     def __init__(self, search: StepwiseSearch) -> None:
-        self.search, self.sizes = search, list[int]()
+        self.search, self.opened = search, 0
         self.parts: dict[int, list[tuple[Any, Tensor]]] = {}
-        self.missing: dict[int, int] = {}
+        self.missing: dict[int, int] = {}  # how many sources of a batch are not answered
 
     def open(self, size: int) -> int:
         """Return the number of a new batch."""
-        number = len(self.sizes)
-        self.sizes.append(size)
+        number, self.opened = self.opened, self.opened + 1
         self.parts[number], self.missing[number] = [], size
         return number
 
-    def take(self, answered: tuple[Any, ...]) -> None:
+    def take(self, notes: Any, batch: Int[Tensor, "A"], place: Int[Tensor, "A"]) -> None:
         """Note what was found for some sources, of any batches."""
-        notes, _, _, batch, place, _ = answered
-        for number in batch.unique().tolist():
+        for number in set(batch.tolist()):
             rows = (batch == number).nonzero()[:, 0]
             self.parts[number].append((tree.keep(notes, rows, 1), place[rows]))
             self.missing[number] -= len(rows)

@@ -43,12 +43,10 @@ class StochasticBeam(StepwiseSearch):
 
     @property
     def rows(self) -> int:
-        """Number of rows for each source."""
         return self.width
 
     @property
     def branches(self) -> int:
-        """Number of tokens after each row that it wants to see."""
         return self.width
 
     def with_answers(self, count: int) -> StochasticBeam:
@@ -61,18 +59,16 @@ class StochasticBeam(StepwiseSearch):
         first = positions(self.width, limit.device) == 0
         log_probs = torch.zeros(paths.length.shape, device=limit.device)
         log_probs = log_probs.masked_fill(~first, -torch.inf)
-        begin = torch.full_like(keys, self.seed)
-        perturbed = log_probs + gumbel(begin, keys)[:, None].float()
+        perturbed = log_probs + gumbel(self.seed, keys)[:, None].float()
         return StochasticNotes(
             keys, log_probs, perturbed, paths._replace(going=first & paths.going)
         )
 
     def _noise(self, notes: StochasticNotes, ids: Int[Tensor, "A R M"]) -> Float[Tensor, "A R M"]:
         """Return the noise of these tokens behind each row."""
-        seed, step = torch.full_like(notes.keys, self.seed), notes.paths.step
+        keys, step = notes.keys[:, None, None], notes.paths.step[:, None, None]
         row = positions(ids.shape[1], ids.device)[..., None]
-        of_source = (part[:, None, None] for part in (seed, notes.keys, step))
-        return gumbel(*of_source, row, ids).float()
+        return gumbel(self.seed, keys, step, row, ids).float()
 
     def branch(
         self, notes: StochasticNotes, log_probs: Float[Tensor, "A R V"]
@@ -81,8 +77,8 @@ class StochasticBeam(StepwiseSearch):
         log_probs = log_probs.float()
         refuse_nan(log_probs.amax(2))
         every = positions(log_probs.shape[2], log_probs.device).expand(*log_probs.shape[:2], -1)
-        seed, row = torch.full_like(notes.keys, self.seed), positions(every.shape[1], every.device)
-        chance = uniform(seed[:, None], notes.keys[:, None], notes.paths.step[:, None], row)
+        keys, step = notes.keys[:, None], notes.paths.step[:, None]
+        chance = uniform(self.seed, keys, step, positions(every.shape[1], every.device))
         first = draw(log_probs.softmax(2), chance[:, :, None])
         noisy = (log_probs + self._noise(notes, every)).scatter(2, first, torch.inf)
         ids = top(noisy.flatten(0, 1), self.branches)[1].view(*noisy.shape[:2], -1)
@@ -125,8 +121,6 @@ class StochasticBeam(StepwiseSearch):
     def collect(self, notes: StochasticNotes) -> Hypotheses:
         """Return what was drawn, the first first."""
         nothing = notes.perturbed == -torch.inf
-        paths = notes.paths._replace(
-            length=notes.paths.length.masked_fill(nothing, 0),
-            finished=notes.paths.finished & ~nothing,
-        )
-        return best_first(paths, self.eos, notes.perturbed)
+        length = notes.paths.length.masked_fill(nothing, 0)
+        finished = notes.paths.finished & ~nothing
+        return best_first(notes.paths.taken, length, finished, self.eos, notes.perturbed)

@@ -32,7 +32,6 @@ class TopK(Truncation):
     """how many"""
 
     def keep(self, log_probs: Float[Tensor, "N V"]) -> Bool[Tensor, "N V"]:
-        """Return which tokens may be sampled."""
         ids = top(log_probs, self.count)[1]
         return torch.zeros_like(log_probs, dtype=torch.bool).scatter(1, ids, True)
 
@@ -45,7 +44,6 @@ class TopP(Truncation):
     """probability of the nucleus, at least"""
 
     def keep(self, log_probs: Float[Tensor, "N V"]) -> Bool[Tensor, "N V"]:
-        """Return which tokens may be sampled."""
         return _fewest(log_probs, log_probs, self.mass)
 
 
@@ -61,7 +59,6 @@ class Typical(Truncation):
     """probability of what is kept, at least"""
 
     def keep(self, log_probs: Float[Tensor, "N V"]) -> Bool[Tensor, "N V"]:
-        """Return which tokens may be sampled."""
         entropy = torch.special.entr(log_probs.exp()).sum(1, keepdim=True)
         return _fewest(log_probs, -(log_probs + entropy).abs(), self.mass)
 
@@ -74,7 +71,6 @@ class MinP(Truncation):
     """the least share of the highest probability"""
 
     def keep(self, log_probs: Float[Tensor, "N V"]) -> Bool[Tensor, "N V"]:
-        """Return which tokens may be sampled."""
         probs = log_probs.exp()
         return probs >= self.ratio * probs.amax(1, keepdim=True)
 
@@ -87,7 +83,6 @@ class Epsilon(Truncation):
     """a token as improbable as this is barred"""
 
     def keep(self, log_probs: Float[Tensor, "N V"]) -> Bool[Tensor, "N V"]:
-        """Return which tokens may be sampled."""
         best = TopK(count=1).keep(log_probs)
         return best | (log_probs.exp() > self.least)
 

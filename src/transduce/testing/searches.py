@@ -6,19 +6,15 @@ import itertools
 from typing import Final
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from transduce.problem import Problem
 from transduce.search.beam import Beam
-from transduce.search.draft import Draft
+from transduce.search.draft import DraftedSearch
 from transduce.search.exact import Exact
 from transduce.search.greedy import Greedy
-from transduce.search.hypotheses import (
-    Hypotheses,
-    LengthNormalisation,
-    PowerNormalisation,
-)
+from transduce.search.hypotheses import Hypotheses, LengthNormalisation, PowerNormalisation
 from transduce.search.interface import Batch, SearchBlueprint
 from transduce.search.score import force
 from transduce.search.scorer import Scorer
@@ -26,6 +22,7 @@ from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.testing.compare import TOLERANCE, Sources, alone, pick, require, same
 
 MEAN: Final = PowerNormalisation()
+PLAIN: Final = PowerNormalisation(exponent=0.0)
 
 
 @torch.no_grad()
@@ -166,17 +163,13 @@ def check_beam_one_is_greedy(
 ) -> None:
     """A beam of width 1 is greedy search."""
     memory = scorer.encode(sources)
-    beam = Beam(width=1)(scorer, memory, prompt, limit)
-    greedy = Greedy()(scorer, memory, prompt, limit)
-    for row, (ours, theirs) in enumerate(zip(_strings(beam), _strings(greedy), strict=True)):
-        law = f"beam 1: source {row} gets {ours}, from greedy search {theirs}"
-        require(ours == theirs, law)
-    same(beam.log_probs, greedy.log_probs, "beam 1: log-probabilities differ from greedy search")
+    found = Beam(width=1)(scorer, memory, prompt, limit)
+    _is_greedy("beam 1", found, Greedy()(scorer, memory, prompt, limit))
 
 
 @torch.no_grad()
 def check_draft_is_greedy(
-    search: Draft,
+    search: DraftedSearch,
     scorer: Scorer,
     sources: Sources,
     prompt: Int[Tensor, "B P"],
@@ -184,11 +177,15 @@ def check_draft_is_greedy(
 ) -> None:
     """Reading drafts finds what greedy search finds."""
     memory = scorer.encode(sources)
-    draft, greedy = (way(scorer, memory, prompt, limit) for way in (search, Greedy()))
-    for row, (ours, theirs) in enumerate(zip(_strings(draft), _strings(greedy), strict=True)):
-        law = f"draft: source {row} gets {ours}, from greedy search {theirs}"
+    found = search(scorer, memory, prompt, limit)
+    _is_greedy("draft", found, Greedy()(scorer, memory, prompt, limit))
+
+
+def _is_greedy(name: str, found: Hypotheses, greedy: Hypotheses) -> None:
+    for row, (ours, theirs) in enumerate(zip(_strings(found), _strings(greedy), strict=True)):
+        law = f"{name}: source {row} gets {ours}, from greedy search {theirs}"
         require(ours == theirs, law)
-    same(draft.log_probs, greedy.log_probs, "draft: log-probabilities differ from greedy search")
+    same(found.log_probs, greedy.log_probs, f"{name}: log-probabilities differ from greedy search")
 
 
 @torch.no_grad()
@@ -245,14 +242,12 @@ def check_exact(
     sources: Sources,
     prompt: Int[Tensor, "B P"],
     limit: Int[Tensor, "B"],
-    exponent: float = 0.0,
+    normalisation: LengthNormalisation = PLAIN,
 ) -> None:
     """Exact search finds what enumeration finds; what it proves on a small budget is true."""
     memory = scorer.encode(sources)
     every = brute_force(scorer, sources, prompt, limit, Exact.eos)
-    top = [max(p / len(s) ** exponent for s, p in known.items()) for known in every]
-    best = torch.tensor(top, device=limit.device)
-    normalisation = PowerNormalisation(exponent=exponent)
+    best = torch.stack([_ranked(known, normalisation)[0] for known in every]).to(limit.device)
     for width, n_best in itertools.product((1, 4), (1, 3)):
         search = Exact(n_best=n_best, width=width, normalisation=normalisation, nodes=1_000_000)
         found = search(scorer, memory, prompt, limit)
@@ -277,9 +272,7 @@ def _are_the_best(
 ) -> None:
     """Compare the finished hypotheses with all that there are."""
     for row, (strings, known) in enumerate(zip(_strings(found), every, strict=True)):
-        sizes = torch.tensor([len(string) for string in known])
-        ranked = normalisation.score(torch.tensor(list(known.values())), sizes)
-        wanted = ranked.sort(descending=True).values[:n_best]
+        wanted = _ranked(known, normalisation)[:n_best]
         wanted = wanted[wanted > -torch.inf]
         number = int(found.finished[row].sum())
         law = f"exact: source {row} does not get its best strings"
@@ -287,6 +280,15 @@ def _are_the_best(
         same(found.scores[row, :number].cpu(), wanted, law)
         log_probs = torch.tensor([known[string] for string in strings[:number]])
         same(found.log_probs[row, :number].cpu(), log_probs, law)
+
+
+def _ranked(
+    known: dict[tuple[int, ...], float], normalisation: LengthNormalisation
+) -> Float[Tensor, "N"]:
+    """Return the scores of all strings, best first."""
+    sizes = torch.tensor([len(string) for string in known])
+    scores = normalisation.score(torch.tensor(list(known.values())), sizes)
+    return scores.sort(descending=True).values
 
 
 def _strings(found: Hypotheses) -> list[list[tuple[int, ...]]]:

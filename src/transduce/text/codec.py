@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
+from typing import Annotated, TypeVar
 
-from pydantic import model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from transduce.blueprint import Blueprint, read
 from transduce.problem import Problem
 from transduce.text.normalise import NormaliserBlueprint
 from transduce.text.tokenise import SentencePieceBlueprint, Tokeniser, TokeniserBlueprint
-from transduce.text.vocabulary import BOS, EOS, UNK
+from transduce.text.vocabulary import BOS, BYTES, EOS, SPECIALS, UNK
+
+T = TypeVar("T")
 
 UNKNOWN = "⁇"  # how a symbol that stands for no text is shown
+
+
+def _is_free(name: str) -> str:
+    if name in (*SPECIALS, *BYTES):
+        raise ValueError(f"{name} is in every vocabulary or means a byte; choose another name")
+    return name
+
+
+Reserved = Annotated[str, Field(pattern=r"^<[^\s<>]+>$"), AfterValidator(_is_free)]
+"""A symbol that stands for no piece of text, such as ``<mask>`` or ``<2de>``."""
 
 
 class CodecBlueprint(Blueprint):
@@ -27,22 +41,37 @@ class CodecBlueprint(Blueprint):
     """how texts are made alike"""
     tokens: TokeniserBlueprint = SentencePieceBlueprint()
     """how texts are cut into pieces"""
+    reverse: bool = False
+    """number the pieces from the last to the first: a model then writes from right to left"""
 
 
 class TextBlueprint(Blueprint):
     """How the texts of both sides become numbers."""
 
+    of: str | None = None
+    """folder of a run whose vocabularies are taken, none is learned; for models that are to answer
+    together"""
     source: CodecBlueprint = CodecBlueprint()
     """the side that is read"""
     target: CodecBlueprint | None = None
     """the side that is written; null takes the settings of the source"""
     joint: bool = False
     """learn one vocabulary from both sides, for models that tie their embeddings"""
+    reserved: tuple[Reserved, ...] = ()
+    """symbols to keep for later, such as <2de>, read where they stand as words of the source (of
+    both sides where they are joint); what the corpora need is there without"""
 
     @model_validator(mode="after")
     def _has_one_meaning(self) -> TextBlueprint:
         if self.joint and self.target is not None:
             raise ValueError("a joint vocabulary has the source's settings; leave target out")
+        return self
+
+    @model_validator(mode="after")
+    def _is_learned_or_taken(self) -> TextBlueprint:
+        own = self.source != CodecBlueprint() or self.target is not None or self.reserved
+        if self.of is not None and own:
+            raise ValueError("of: a vocabulary that is taken has its settings; leave yours out")
         return self
 
 
@@ -52,21 +81,26 @@ class TextCodec:
 
     blueprint: CodecBlueprint
     tokeniser: Tokeniser
-    new: tuple[str, ...] = ()  # pieces of one source alone, numbered behind the vocabulary
+    reserved: tuple[str, ...] = ()  # symbols that are numbered behind those of the tokeniser
+    new: tuple[str, ...] = ()  # pieces of one source alone, numbered behind all of these
 
     @classmethod
-    def learn(cls, blueprint: CodecBlueprint, lines: Iterable[str]) -> TextCodec:
+    def learn(
+        cls, blueprint: CodecBlueprint, lines: Iterable[str], reserved: Sequence[str] = ()
+    ) -> TextCodec:
         """Make a codec from lines of text.
 
         Raises:
             Problem: the text or the settings leave nothing to learn.
         """
-        return cls(blueprint, blueprint.tokens.learn(map(blueprint.normalise, lines)))
+        cut = _Cut(tuple(dict.fromkeys(reserved)))
+        texts = (part for line in lines for part in cut(line) if part not in cut.reserved)
+        return cls(blueprint, blueprint.tokens.learn(map(blueprint.normalise, texts)), cut.reserved)
 
     @property
     def size(self) -> int:
         """The number of symbols in the vocabulary."""
-        return len(self.tokeniser.vocabulary)
+        return len(self.tokeniser.vocabulary) + len(self.reserved)
 
     @property
     def variants(self) -> int:
@@ -81,28 +115,44 @@ class TextCodec:
         """
         if most == 0:
             return self
-        pieces = self.tokeniser.pieces(self.blueprint.normalise(source))
+        texts = (part for part in self._cut(source) if part not in self._numbers)
+        pieces = chain.from_iterable(map(self._pieces, texts))
         new = dict.fromkeys(piece for piece in pieces if piece not in self.tokeniser.vocabulary)
         return replace(self, new=tuple(islice(new, most)))
 
     def encode(self, text: str) -> list[int]:
-        """Return the symbols of a text, without BOS and EOS."""
-        return self._ids(self.tokeniser.pieces(self.blueprint.normalise(text)))
+        """Return the symbols of a text, without BOS and EOS; a reserved one where it is a word."""
+        ids: list[int] = []
+        for part in self._cut(text):
+            if part in self._numbers:
+                ids.append(self._numbers[part])
+            else:
+                ids += self._ids(self._pieces(part))
+        return self._ordered(ids)
 
     def alternatives(self, text: str, count: int, seed: int) -> list[list[int]]:
         """Return ``count`` encodings: that of ``encode``, then others drawn at random.
 
         The draws are a function of the text and the seed (subword regularisation, Kudo 2018).
         """
-        ways = self.tokeniser.alternatives(self.blueprint.normalise(text), count, seed)
-        return [self._ids(pieces) for pieces in ways]
+        ways: list[list[int]] = [[] for _ in range(count)]
+        for part in self._cut(text):
+            if part in self._numbers:
+                found = [[self._numbers[part]]] * count
+            else:
+                cut = self.tokeniser.alternatives(self.blueprint.normalise(part), count, seed)
+                found = [self._ids(pieces) for pieces in cut]
+            ways = [way + ids for way, ids in zip(ways, found, strict=True)]
+        return [self._ordered(way) for way in ways]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of symbols; BOS and EOS are no text, an unknown symbol shows as ⁇."""
-        kept = [id for id in ids if id not in (BOS, EOS)]
-        pieces = self.pieces(kept)
-        shown = [UNKNOWN if id == UNK else piece for id, piece in zip(kept, pieces, strict=True)]
-        return self.tokeniser.text(shown)
+        kept = self._ordered([id for id in ids if id not in (BOS, EOS)])
+        parts: list[str] = []
+        for reserved, run in groupby(kept, self._is_reserved):
+            found = list(run)
+            parts += self.pieces(found) if reserved else [self._text(found)]
+        return " ".join(parts)
 
     def unfold(self, parts: Iterable[list[int]]) -> Generator[str, None, list[int]]:
         """Yield the text of symbols that come part by part; return all of these.
@@ -123,11 +173,39 @@ class TextCodec:
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Return the piece behind each symbol, to look at."""
-        known = self.tokeniser.vocabulary.pieces([id if id < self.size else UNK for id in ids])
+        own = len(self.tokeniser.vocabulary)
+        known = self.tokeniser.vocabulary.pieces([id if id < own else UNK for id in ids])
+        behind = (*self.reserved, *self.new)
         return [
-            piece if id < self.size else self.new[id - self.size]
-            for id, piece in zip(ids, known, strict=True)
+            piece if id < own else behind[id - own] for id, piece in zip(ids, known, strict=True)
         ]
+
+    def texts(self) -> list[str | bytes | None]:
+        """Return what each symbol adds to a text; None for one that stands for no text."""
+        return [*self.tokeniser.texts(), *(None for _ in self.reserved)]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        own = len(self.tokeniser.vocabulary)
+        return {name: own + place for place, name in enumerate(self.reserved)}
+
+    @cached_property
+    def _cut(self) -> _Cut:
+        return _Cut(self.reserved)
+
+    def _is_reserved(self, id: int) -> bool:
+        return len(self.tokeniser.vocabulary) <= id < self.size
+
+    def _pieces(self, text: str) -> list[str]:
+        return self.tokeniser.pieces(self.blueprint.normalise(text))
+
+    def _text(self, ids: Sequence[int]) -> str:
+        pieces = zip(ids, self.pieces(ids), strict=True)
+        return self.tokeniser.text([UNKNOWN if id == UNK else piece for id, piece in pieces])
+
+    def _ordered(self, found: list[T]) -> list[T]:
+        """Turn pieces around if they are numbered from the last to the first, and back."""
+        return found[::-1] if self.blueprint.reverse else found
 
     def _ids(self, pieces: list[str]) -> list[int]:
         ids = self.tokeniser.vocabulary.ids(pieces)
@@ -143,7 +221,10 @@ class TextCodec:
         return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
     def save(self, folder: Path, name: str) -> list[Path]:
-        """Write the codec as ``name.json`` and ``name.vocabulary`` or ``name.model``."""
+        """Write the codec as ``name.json`` and ``name.vocabulary`` or ``name.model``.
+
+        Reserved symbols are listed in ``name.reserved``, where there are any.
+        """
         paths = [(folder / f"{name}.{suffix}", content) for suffix, content in self._files()]
         for path, content in paths:
             path.write_bytes(content)
@@ -162,26 +243,53 @@ class TextCodec:
             learned = path.read_bytes()
         except OSError as error:
             raise Problem(f"cannot be read: {error.strerror}", str(path)) from None
-        return cls(blueprint, blueprint.tokens.load(learned, str(path)))
+        listed = folder / f"{name}.reserved"
+        reserved = listed.read_text("utf-8").split("\n")[:-1] if listed.exists() else ()
+        return cls(blueprint, blueprint.tokens.load(learned, str(path)), tuple(reserved))
 
     def _files(self) -> list[tuple[str, bytes]]:
-        settings = self.blueprint.model_dump_json(indent=2) + "\n"
+        # What is not set is left out, so that codecs have the fingerprints that they always had.
+        plain = set() if self.blueprint.reverse else {"reverse"}
+        settings = self.blueprint.model_dump_json(indent=2, exclude=plain) + "\n"
         learned = self.tokeniser.to_bytes()
-        return [("json", settings.encode()), (self.blueprint.tokens.suffix, learned)]
+        files = [("json", settings.encode()), (self.blueprint.tokens.suffix, learned)]
+        if self.reserved:
+            files.append(("reserved", "".join(f"{name}\n" for name in self.reserved).encode()))
+        return files
+
+
+class _Cut:
+    """Cuts a text at the reserved symbols that are words of it; these are parts as well."""
+
+    def __init__(self, reserved: tuple[str, ...]) -> None:
+        self.reserved = reserved
+        names = "|".join(map(re.escape, reserved))
+        self._pattern = re.compile(rf" ?(?<!\S)({names})(?!\S) ?") if reserved else None
+
+    def __call__(self, text: str) -> list[str]:
+        if self._pattern is None:
+            return [text]
+        return [part for part in self._pattern.split(text) if part]
 
 
 def learn_codecs(
-    blueprint: TextBlueprint, sources: Iterable[str], targets: Iterable[str]
+    blueprint: TextBlueprint,
+    sources: Iterable[str],
+    targets: Iterable[str],
+    reserved: Sequence[str] = (),
 ) -> dict[str, TextCodec]:
     """Return the codecs "source" and "target", one and the same where they are joint.
+
+    ``reserved`` are symbols that the source has beside those that the blueprint names.
 
     Raises:
         Problem: the text or the settings leave nothing to learn.
     """
+    reserved = (*blueprint.reserved, *reserved)
     if blueprint.joint:
-        joint = TextCodec.learn(blueprint.source, chain(sources, targets))
+        joint = TextCodec.learn(blueprint.source, chain(sources, targets), reserved)
         return {"source": joint, "target": joint}
     return {
-        "source": TextCodec.learn(blueprint.source, sources),
+        "source": TextCodec.learn(blueprint.source, sources, reserved),
         "target": TextCodec.learn(blueprint.target or blueprint.source, targets),
     }

@@ -13,26 +13,36 @@ from torch import Tensor, nn
 
 from transduce import folder
 from transduce.data.stream import Position
+from transduce.nn.addition import learned
 from transduce.problem import Problem
 from transduce.train.loop import TrainState
+from transduce.train.moving_average import put
 
 WEIGHTS, OPTIMISER, STATE = "weights.safetensors", "optimiser.safetensors", "state.json"
+AVERAGE = "average.safetensors"  # where a moving average is kept
 
 
-def save(root: Path, state: TrainState) -> Path:
+def save(root: Path, state: TrainState, processes: int = 1) -> Path:
     """Write ``root/step-N`` whole or not at all."""
     target = root / name(state.step)
 
     def fill(fresh: Path) -> None:
         save_file(tensors(state.learner.model), fresh / WEIGHTS)
         save_file(_optimiser_tensors(state.optimiser), fresh / OPTIMISER)
+        if state.average is not None:
+            save_file(state.average.values, fresh / AVERAGE)
         facts = {
             "step": state.step,
             "position": list(state.position),
             "tokens": state.tokens,
             "seconds": state.seconds.hex(),
             "scores": [score.hex() for score in state.scores],
+            "validated": state.validated,
+            "left_out": state.left_out,
+            "in_a_row": state.in_a_row,
+            "returns": state.returns,
             "threads": torch.get_num_threads(),
+            "processes": processes,
             "torch": torch.__version__,
         }
         folder.write_json(fresh / STATE, facts)
@@ -50,11 +60,17 @@ def load(source: Path, state: TrainState) -> None:
     """Put a run back to where it was saved; the folder must have been verified."""
     load_tensors(state.learner.model, load_file(source / WEIGHTS), source / WEIGHTS)
     _load_optimiser(state.optimiser, load_file(source / OPTIMISER))
+    if state.average is not None:
+        put(load_file(source / AVERAGE), state.average.values)
     facts = folder.read_json(source / STATE)
     state.position = Position(*facts["position"])
     state.step, state.tokens = facts["step"], facts["tokens"]
     state.seconds = float.fromhex(facts["seconds"])
     state.scores = [float.fromhex(score) for score in facts["scores"]]
+    state.validated = facts.get("validated", state.step)
+    state.left_out, state.in_a_row, state.returns = (
+        facts.get(name, 0) for name in ("left_out", "in_a_row", "returns")
+    )
 
 
 def threads(source: Path) -> int:
@@ -63,10 +79,33 @@ def threads(source: Path) -> int:
     return count
 
 
+def processes(source: Path) -> int:
+    """Return the number of processes that the run was computed by."""
+    count: int = folder.read_json(source / STATE).get("processes", 1)
+    return count
+
+
+def progress(source: Path) -> tuple[int, list[float]]:
+    """Return how many updates were made, and the scores of the validations."""
+    facts = folder.read_json(source / STATE)
+    return facts["step"], [float.fromhex(score) for score in facts["scores"]]
+
+
+def in_a_row(source: Path) -> int:
+    """Return how many updates right before it were left out."""
+    count: int = folder.read_json(source / STATE).get("in_a_row", 0)
+    return count
+
+
 def every(root: Path) -> list[Path]:
     """Return the checkpoints of a run, oldest first."""
     found = [path for path in root.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=number)
+
+
+def number(path: Path) -> int:
+    """Return the update that a checkpoint was made after."""
+    return int(path.name.removeprefix("step-"))
 
 
 def remove(path: Path) -> None:
@@ -81,6 +120,8 @@ def newest(root: Path) -> tuple[Path | None, list[Problem]]:
 
     Damaged ones are set aside as ``step-N.damaged``.
     """
+    for old in root.glob(".step-*.old"):  # the power went while it was written anew
+        folder.recover(old.with_name(old.name.removeprefix(".").removesuffix(".old")))
     problems = []
     for path in reversed(every(root)):
         try:
@@ -100,20 +141,24 @@ def _move(path: Path, target: Path) -> None:
 
 
 def average(sources: Iterable[Path]) -> dict[str, Tensor]:
-    """Return the mean of the weights of several checkpoints (Vaswani 2017)."""
+    """Return the mean of the weights of several checkpoints (Vaswani 2017).
+
+    Of one with a moving average, that is what counts.
+    """
     total: dict[str, Tensor] = {}
     count = 0
     for source in sources:
         folder.verify(source)
-        for key, tensor in load_file(source / WEIGHTS).items():
+        kept = source / (AVERAGE if (source / AVERAGE).exists() else WEIGHTS)
+        for key, tensor in load_file(kept).items():
             total[key] = total[key] + tensor.double() if key in total else tensor.double()
         count += 1
     return {key: (tensor / count).float() for key, tensor in total.items()}
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters by name; a parameter that serves twice appears once."""
-    return {name: value.detach().contiguous() for name, value in model.named_parameters()}
+    """Return what is learned by name; a parameter that serves twice appears once."""
+    return {name: value.detach().contiguous() for name, value in learned(model).items()}
 
 
 def load_tensors(model: nn.Module, saved: Mapping[str, Tensor], where: Path) -> None:
@@ -122,7 +167,7 @@ def load_tensors(model: nn.Module, saved: Mapping[str, Tensor], where: Path) -> 
     Raises:
         Problem: names or shapes are not those of the model.
     """
-    own = dict(model.named_parameters())
+    own = learned(model)
     if own.keys() != saved.keys():
         odd = sorted(own.keys() ^ saved.keys())
         raise Problem(f"its weights are of another model: {odd[0]} is in one alone", str(where))

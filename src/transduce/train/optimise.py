@@ -12,6 +12,8 @@ from pydantic import Field
 from torch import nn
 
 from transduce.blueprint import Blueprint, Part
+from transduce.models.pieces import Piece, belongs, depths, parameters
+from transduce.problem import Problem
 
 
 class ScheduleBlueprint(Part):
@@ -95,18 +97,59 @@ class OptimiserBlueprint(Blueprint):
     """pull towards zero; matrices only, never biases, norms or embeddings"""
     clip: float = Field(1.0, gt=0)
     """largest norm of the gradient"""
+    frozen: tuple[Piece, ...] = ()
+    """what does not learn; a tied table is frozen with either of its sides"""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """what the rate is multiplied with for each layer further from the output (Howard 2018)"""
+    unfreeze_every: int | None = Field(None, ge=1)
+    """updates until the next layer below those that learn begins to (Howard 2018); null: all learn
+    from the first"""
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Make the optimiser for the parameters of ``model``."""
+        """Make the optimiser for the parameters of ``model`` that learn.
+
+        Groups say what their rate is multiplied with (``scale``), and after which update they begin
+        to learn (``begin``).
+
+        Raises:
+            Problem: all are frozen.
+        """
+        freeze(model, self.frozen)
         tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-        decayed: list[nn.Parameter] = []
-        spared: list[nn.Parameter] = []
-        for parameter in model.parameters():
-            matrix = parameter.dim() > 1 and id(parameter) not in tables
-            (decayed if matrix else spared).append(parameter)
+        even = self.layer_decay == 1 and self.unfreeze_every is None
+        depth = {} if even else depths(model)
+        members: dict[tuple[int, bool], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                spared = parameter.dim() < 2 or id(parameter) in tables
+                members.setdefault((depth.get(name, 0), spared), []).append(parameter)
         groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": spared, "weight_decay": 0.0},
+            {
+                "params": members[deep, spared],
+                "weight_decay": 0.0 if spared else self.weight_decay,
+                "scale": self.layer_decay**deep,
+                "begin": deep * (self.unfreeze_every or 0),
+            }
+            for deep, spared in sorted(members)
         ]
-        groups = [group for group in groups if group["params"]]
         return torch.optim.AdamW(groups, self.rate, self.betas, self.epsilon, fused=True)
+
+    def thaw(self, optimiser: torch.optim.Optimizer, step: int) -> None:
+        """Let learn what begins to after update ``step`` or before, and nothing else."""
+        if self.unfreeze_every is not None:
+            for group in optimiser.param_groups:
+                for parameter in group["params"]:
+                    parameter.requires_grad_(step >= group["begin"])
+
+
+def freeze(model: nn.Module, pieces: Sequence[Piece]) -> None:
+    """Let nothing of the pieces learn.
+
+    Raises:
+        Problem: nothing is left that does.
+    """
+    for names, parameter in parameters(model):
+        if any(belongs(name, piece) for name in names for piece in pieces):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise Problem("nothing is left that learns; name less", "train.optimiser.frozen")

@@ -42,14 +42,15 @@ class ConvolutionalState(NamedTuple):
 
     length: Int[Tensor, "N"]
     past: tuple[Float[Tensor, "N P D"], ...]  # last kernel - 1 inputs of each layer
-    source: Prepared
+    source: Prepared | None  # None: there is none
 
 
 class ConvolutionalDecoder(Decoder[ConvolutionalState]):
     """Its state never grows: a layer needs the last kernel - 1 of its inputs.
 
     Keys are the encoder's states, values these plus the vectors of the tokens, for every layer the
-    same. As our vectors have unit variance, scores are divided by sqrt(D) (Vaswani 2017).
+    same. As our vectors have unit variance, scores are divided by sqrt(D) (Vaswani 2017). Where
+    there is no source, the layers are convolutions alone (Dauphin 2017).
     """
 
     def __init__(
@@ -60,9 +61,12 @@ class ConvolutionalDecoder(Decoder[ConvolutionalState]):
         self.embedding = TokenTable(vocabulary, blueprint.width)
         self.place = Sinusoid(blueprint.width)
         self.dropout = Dropout(blueprint.dropout)
-        same = memory == blueprint.width
+        same = memory in (0, blueprint.width)
         self.bring = nn.Identity() if same else nn.Linear(memory, blueprint.width, bias=False)
-        self.layers = nn.ModuleList(DecoderLayer(blueprint) for _ in range(blueprint.layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(blueprint, reads=memory > 0) for _ in range(blueprint.layers)
+        )
+        self.reads = memory > 0
 
     def start(
         self, memory: Memory, width: int = 1, capacity: int | None = None
@@ -75,7 +79,7 @@ class ConvolutionalDecoder(Decoder[ConvolutionalState]):
             states.new_zeros(rows, self.kernel - 1, self.width) for _ in range(len(self.layers))
         )
         length = torch.zeros(rows, dtype=torch.long, device=states.device)
-        return ConvolutionalState(length, past, self._prepare(bank))
+        return ConvolutionalState(length, past, self._prepare(bank) if self.reads else None)
 
     def _prepare(self, bank: Bank) -> Prepared:
         # The gradients of all layers meet in the encoder, but not in the vectors of its tokens.
@@ -104,19 +108,22 @@ class ConvolutionalDecoder(Decoder[ConvolutionalState]):
 class DecoderLayer(nn.Module):
     """A gated convolution and attention to the source, the query helped by the token's vector."""
 
-    def __init__(self, blueprint: ConvolutionalDecoderBlueprint) -> None:
+    def __init__(self, blueprint: ConvolutionalDecoderBlueprint, reads: bool) -> None:
         super().__init__()
         width = blueprint.width
         self.convolution = GatedConvolution(width, blueprint.kernel, blueprint.dropout)
-        self.query, self.out = projection(width, width), projection(width, width)
-        self.attend = DotAttention()
-        self.weights = Tap("source attention")
+        if reads:
+            self.query, self.out = projection(width, width), projection(width, width)
+            self.attend = DotAttention()
+            self.weights = Tap("source attention")
 
     def forward(
-        self, x: Float[Tensor, "N P D"], embedded: Float[Tensor, "N T D"], source: Prepared
+        self, x: Float[Tensor, "N P D"], embedded: Float[Tensor, "N T D"], source: Prepared | None
     ) -> Float[Tensor, "N T D"]:
         """Read T positions, of which the first sees P - T others."""
         x = self.convolution(x)
+        if source is None:
+            return x
         query = add(self.query(x), embedded) * x.shape[-1] ** -0.5
         context, weights, _ = self.attend(query, source, Trail())
         self.weights(weights)

@@ -62,8 +62,11 @@ class RecurrentDecoderBlueprint(DecoderBlueprint):
         """Make the decoder.
 
         Raises:
-            Problem: settings that need something of the source from a connection without any.
+            Problem: settings that need something of the source from a connection without any, or
+                something of a source that there is not.
         """
+        if memory == 0:
+            self._refuse_source()
         if not self.connection.context_width(self.width, memory):
             wanted = {
                 "order": self.order != "after",
@@ -77,6 +80,18 @@ class RecurrentDecoderBlueprint(DecoderBlueprint):
                     f"model.decoder.{name}",
                 )
         return RecurrentDecoder(self, vocabulary, memory)
+
+    def _refuse_source(self) -> None:
+        """Refuse what looks at the source, where there is none."""
+        if self.connection.context_width(self.width, 1):
+            raise Problem(
+                f"there is no source for the connection {self.connection.kind!r}; set it to "
+                "initial",
+                "model.decoder.connection",
+            )
+        if self.bottleneck:
+            what = "there is no source to pass through it; leave it out"
+            raise Problem(what, "model.decoder.bottleneck")
 
 
 class RecurrentState(NamedTuple):
@@ -117,7 +132,9 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         self.bottleneck = (
             nn.Sequential(nn.Linear(memory, narrow), nn.Linear(narrow, memory)) if narrow else None
         )
-        self.bridge = nn.Linear(memory, blueprint.layers * width)
+        self.reads = memory > 0
+        if self.reads:
+            self.bridge = nn.Linear(memory, blueprint.layers * width)
         self.connection = blueprint.connection.build(width, memory)
         self.stepwise = self.feeds or (self.before and not self.connection.constant)
         self.combine: nn.Linear | ContextGate | None = None
@@ -130,10 +147,16 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         self.dropout = style.dropout(blueprint.dropout)
 
     def start(self, memory: Memory, width: int = 1, capacity: int | None = None) -> RecurrentState:
-        """Bridge the summary into every layer; the state never grows, whatever the capacity."""
+        """Bridge the summary into every layer, or begin from zeros where there is no source.
+
+        The state never grows, whatever the capacity.
+        """
         bank = memory["source"]
         summary = bank.summary if self.bottleneck is None else self.bottleneck(bank.summary)
-        first = torch.tanh(self.bridge(summary)).view(len(summary), self.depth, -1)
+        if self.reads:
+            first = torch.tanh(self.bridge(summary)).view(len(summary), self.depth, -1)
+        else:
+            first = summary.new_zeros(len(summary), self.depth, self.width)
         first = first.repeat_interleave(width, 0)
         cell = torch.zeros_like(first) if self.stack.cell == "lstm" else first[:, :, :0]
         source = self.connection.prepare(bank.states, bank.mask, summary)

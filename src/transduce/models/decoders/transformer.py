@@ -38,7 +38,7 @@ class TransformerDecoderBlueprint(DecoderBlueprint, LayersBlueprint):
 class Source(PerSource):
     """The source as the layers see it: keys and values for each, and which positions are real."""
 
-    layers: tuple[CrossKV, ...]
+    layers: tuple[CrossKV | None, ...]  # None: there is no source
     mask: Bool[Tensor, "B S"]
 
 
@@ -51,7 +51,10 @@ class TransformerState(NamedTuple):
 
 
 class TransformerDecoder(Decoder[TransformerState]):
-    """Reads any number of tokens at a time against caches of what was read before."""
+    """Reads any number of tokens at a time against caches of what was read before.
+
+    Where there is no source its layers have no attention to one.
+    """
 
     def __init__(
         self, blueprint: TransformerDecoderBlueprint, vocabulary: int, memory: int
@@ -81,9 +84,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         past = tuple(
             kind(bank.states.new_zeros(shape), bank.states.new_zeros(shape)) for _ in self.layers
         )
-        cross = tuple(
-            cast(DecoderLayer, layer).cross_attention.prepare(bank.states) for layer in self.layers
-        )
+        cross = tuple(cast(DecoderLayer, layer).prepare(bank.states) for layer in self.layers)
         length = torch.zeros(rows, dtype=torch.long, device=bank.states.device)
         return TransformerState(length, past, Source(cross, bank.mask.clone()))
 
@@ -119,11 +120,18 @@ class DecoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.self_attention = blueprint.self_attention(in_heads)
-        self.cross_attention = blueprint.cross_attention(memory)
+        self.reads = memory > 0
+        if self.reads:
+            self.cross_attention = blueprint.cross_attention(memory)
         self.feed_forward = blueprint.feed_forward()
         self.around_self = blueprint.residual()
-        self.around_cross = blueprint.residual()
+        if self.reads:
+            self.around_cross = blueprint.residual()
         self.around_feed = blueprint.residual()
+
+    def prepare(self, states: Float[Tensor, "B S D"]) -> CrossKV | None:
+        """Project the source, if there is one."""
+        return self.cross_attention.prepare(states) if self.reads else None
 
     def forward(
         self,
@@ -131,12 +139,13 @@ class DecoderLayer(nn.Module):
         past: KV,
         length: Int[Tensor, "N"],
         blocks: Sequence[Block],
-        source: CrossKV,
+        source: CrossKV | None,
         padding: Float[Tensor, "B 1 1 S"],
     ) -> tuple[Float[Tensor, "N T D"], KV]:
-        """Apply all three to T more tokens."""
+        """Apply all of them to T more tokens."""
         seen, past = self.self_attention.extend(self.around_self.enter(x), past, length, blocks)
         x = self.around_self.leave(x, seen)
-        found = self.cross_attention(self.around_cross.enter(x), source, padding)
-        x = self.around_cross.leave(x, found)
+        if source is not None:
+            found = self.cross_attention(self.around_cross.enter(x), source, padding)
+            x = self.around_cross.leave(x, found)
         return self.around_feed.leave(x, self.feed_forward(self.around_feed.enter(x))), past

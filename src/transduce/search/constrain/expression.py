@@ -21,6 +21,11 @@ class Nfa:
         self.free: list[list[int]] = []
         self.end = _Reader(expression).read()(self, self.new())
 
+    @property
+    def first(self) -> frozenset[int]:
+        """The states before anything is read."""
+        return self.reach({0})
+
     def new(self) -> int:
         """Return a new state."""
         self.steps.append([])
@@ -47,6 +52,10 @@ class Nfa:
         """Return whether a character of this range fits."""
         steps = (step for state in states for step in self.steps[state])
         return any(overlaps(letters, first, last) for letters, _ in steps)
+
+    def ends(self, states: frozenset[int]) -> bool:
+        """Return whether what was read matches."""
+        return self.end in states
 
 
 class _Reader:

@@ -1,14 +1,15 @@
-"""Outputs whose text matches a regular expression."""
+"""Outputs whose text belongs to a language, and in particular matches a regular expression."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import field_validator
 from torch import Tensor
 
@@ -20,8 +21,12 @@ from transduce.search.constrain.constraint import (
     Texts,
 )
 from transduce.search.constrain.expression import Nfa
+from transduce.search.constrain.language import Language
 from transduce.sequences import Sequences
 
+P = TypeVar("P")
+
+KEPT: Final = 2**24  # symbols in the rows that are kept, of 5 bytes each
 DEAD: Final = 0
 BEFORE: Final = 1
 FIRST: Final = 2
@@ -32,9 +37,16 @@ MOST: Final = (0, 0x7F, 0x7FF, 0xFFFF, 0x10FFFF)
 class Place(NamedTuple):
     """How far a text has come."""
 
-    states: frozenset[int]  # of the automaton that reads characters
+    inner: Any  # in the language
     begun: bytes = b""  # of a character
     fresh: bool = False  # nothing was said
+
+
+class Row(NamedTuple):
+    """What may follow in one state."""
+
+    allowed: Bool[Tensor, "V"]
+    behind: Int[np.ndarray, "V"]  # the state behind every symbol
 
 
 @dataclass
@@ -45,22 +57,22 @@ class Stem:
     symbols: list[int] = field(default_factory=list)  # whose text ends here
 
 
-class Matching(Constraint[Tensor]):
-    """Allows a symbol if its text can go on towards a match, and eos where there is one.
+class Matching(Constraint[Tensor], Generic[P]):
+    """Allows a symbol if its text can go on towards a text of a language, and eos behind one.
 
-    Which symbols these are is found out where a state is first met, and kept. Symbols without a
-    text of their own are never allowed.
+    Which symbols these are is found out where a state is first met, and kept (Willard & Louf
+    2023). Symbols without a text of their own are never allowed.
     """
 
-    def __init__(self, expression: str, texts: Texts, device: torch.device) -> None:
-        self.nfa, self.texts, self.device = Nfa(expression), texts, device
+    def __init__(self, language: Language[P], texts: Texts, device: torch.device) -> None:
+        self.language, self.texts, self.device = language, texts, device
         self.stem = _grow(texts.of_symbols)
         spelt = enumerate(texts.of_symbols)
         self.bytes = [(n, text) for n, text in spelt if isinstance(text, bytes)]
-        first = Place(self.nfa.reach({0}), fresh=True)
+        first = Place(language.first, fresh=True)
         self.places: list[Place | None] = [None, None, first]
         self.numbers = {first: FIRST}
-        self.rows: dict[int, Tensor] = {}
+        self.rows: dict[int, Row] = {}
 
     def begin(self, sources: Mapping[str, Sequences]) -> Int[Tensor, "B"]:
         """Return the state before anything is read, one row for every source."""
@@ -68,37 +80,38 @@ class Matching(Constraint[Tensor]):
 
     def read(self, tokens: Int[Tensor, "N"], state: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
         """Read one token in every row."""
-        size = len(self.texts.of_symbols)
-        after = self._follow(state).gather(1, tokens.clamp(max=size - 1)[:, None])[:, 0]
-        after = after.masked_fill(tokens >= size, DEAD)
-        return after.masked_fill(state == BEFORE, FIRST)
+        pairs = zip(state.tolist(), tokens.tolist(), strict=True)
+        return state.new_tensor([self._behind(number, token) for number, token in pairs])
 
     def weigh(
         self, log_probs: Float[Tensor, "N V"], state: Int[Tensor, "N"]
     ) -> Float[Tensor, "N V"]:
         """Return the log-probabilities of what may follow, -inf for what may not."""
-        allowed = self._follow(state) != DEAD
-        allowed[:, EOS] = torch.tensor([self._matches(s) for s in state.tolist()]).to(self.device)
+        allowed = torch.stack([self._row(number).allowed for number in state.tolist()])
         allowed = F.pad(allowed, (0, log_probs.shape[1] - allowed.shape[1]))
         return log_probs.masked_fill(~allowed, -torch.inf)
 
-    def _matches(self, number: int) -> bool:
-        place = self.places[number]
-        return place is not None and self.nfa.end in place.states and not place.begun
+    def _behind(self, number: int, token: int) -> int:
+        if number == BEFORE:
+            return FIRST
+        behind = self._row(number).behind
+        return int(behind[token]) if token < len(behind) else DEAD
 
-    def _follow(self, state: Int[Tensor, "N"]) -> Int[Tensor, "N V"]:
-        """Return where every symbol leads from the state of every row."""
-        return torch.stack([self._row(number) for number in state.tolist()])
-
-    def _row(self, number: int) -> Int[Tensor, "V"]:
+    def _row(self, number: int) -> Row:
         if number not in self.rows:
-            row = torch.full((len(self.texts.of_symbols),), DEAD)
-            place = self.places[number]
-            if place is not None:
-                for symbol, behind in self._behind(place).items():
-                    row[symbol] = self._number(behind)
-            self.rows[number] = row.to(self.device)
+            if (len(self.rows) + 1) * len(self.texts.of_symbols) > KEPT:
+                self.rows.clear()  # they are found again
+            self.rows[number] = self._found(self.places[number])
         return self.rows[number]
+
+    def _found(self, place: Place | None) -> Row:
+        behind = np.full(len(self.texts.of_symbols), DEAD, dtype=np.int32)
+        for symbol, after in self._followers(place).items() if place else ():
+            behind[symbol] = self._number(after)
+        allowed = torch.from_numpy(behind != DEAD)
+        if place and not place.begun:
+            allowed[EOS] = self.language.ends(place.inner)
+        return Row(allowed.to(self.device), behind)
 
     def _number(self, place: Place) -> int:
         if place not in self.numbers:
@@ -106,22 +119,20 @@ class Matching(Constraint[Tensor]):
             self.places.append(place)
         return self.numbers[place]
 
-    def _behind(self, place: Place) -> dict[int, Place]:
+    def _followers(self, place: Place) -> dict[int, Place]:
         """Return where the symbols lead that may follow."""
         found: dict[int, Place] = {}
         if not place.begun:
-            self._walk(self.stem, place.states, place.fresh and self.texts.spaced, found)
+            self._walk(self.stem, place.inner, place.fresh and self.texts.spaced, found)
         for symbol, text in self.bytes:
             if behind := self._spell(place, place.begun + text):
                 found[symbol] = behind
         return found
 
-    def _walk(
-        self, stem: Stem, states: frozenset[int], spaced: bool, found: dict[int, Place]
-    ) -> None:
+    def _walk(self, stem: Stem, inner: P, spaced: bool, found: dict[int, Place]) -> None:
         """Note all symbols below a stem; where ``spaced``, a space that comes first is no text."""
         for letter, child in stem.children.items():
-            behind = states if spaced and letter == " " else self.nfa.read(states, letter)
+            behind = inner if spaced and letter == " " else self.language.read(inner, letter)
             if behind:
                 found.update(dict.fromkeys(child.symbols, Place(behind)))
                 self._walk(child, behind, False, found)
@@ -138,11 +149,11 @@ class Matching(Constraint[Tensor]):
         open_bits = 6 * (size - len(begun))
         first, last = point << open_bits, (point + 1 << open_bits) - 1
         first, last = max(first, LEAST[size]), min(last, MOST[size])
-        if first > last or not self.nfa.goes_on(place.states, first, last):
+        if first > last or not self.language.goes_on(place.inner, first, last):
             return None
         if open_bits:
-            return Place(place.states, begun)
-        return Place(self.nfa.read(place.states, chr(point)))
+            return Place(place.inner, begun)
+        return Place(self.language.read(place.inner, chr(point)))
 
 
 def _grow(texts: Sequence[str | bytes | None]) -> Stem:
@@ -173,6 +184,6 @@ class MatchBlueprint(ConstraintBlueprint):
         Nfa(expression)
         return expression
 
-    def build(self, target: Target) -> Matching:
+    def build(self, target: Target) -> Matching[frozenset[int]]:
         """Make the constraint."""
-        return Matching(self.expression, target.texts(), target.device)
+        return Matching(Nfa(self.expression), target.texts(), target.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -18,11 +18,14 @@ class CrossEntropy(NamedTuple):
 
     def __call__(self, model: Seq2Seq, batch: Batch, moment: Moment = FIRST) -> Loss:
         """Score each label after the true tokens before it."""
-        return Loss(*model(batch.sources, batch.inputs, batch.labels, self.smoothing))
+        given = batch.sources, batch.inputs, batch.labels, self.smoothing, batch.weights
+        return Loss(*model(*given))
 
 
 class CrossEntropyBlueprint(ObjectiveBlueprint):
     """Predict each token after the true ones before it."""
+
+    weighs: ClassVar[bool] = True
 
     kind: Literal["cross_entropy"] = "cross_entropy"
     smoothing: float = Field(0.1, ge=0, lt=1)

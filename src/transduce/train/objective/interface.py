@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -41,9 +41,9 @@ class Moment(NamedTuple):
         It follows from the moment, the row, the position and what it is used for, and not from
         the batch or the device.
         """
-        parts = (self.seed, self.step, zlib.crc32(use.encode()))
-        known = [torch.full_like(rows, part % 2**63)[:, None] for part in parts]
-        return uniform(*known, rows[:, None], positions(size, rows.device))
+        parts = (self.step, zlib.crc32(use.encode()))
+        known = [torch.full_like(rows, part)[:, None] for part in parts]
+        return uniform(self.seed, *known, rows[:, None], positions(size, rows.device))
 
 
 FIRST: Final = Moment()
@@ -72,6 +72,8 @@ class Objective(Protocol):
 
 class ObjectiveBlueprint(Part):
     """Slot for an objective."""
+
+    weighs: ClassVar[bool] = False  # it makes use of the weights of examples
 
     @abstractmethod
     def build(self, task: Task) -> Objective:

@@ -1,0 +1,214 @@
+"""Several corpora as one, the small ones taken more often than their size says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from transduce.data.batch import Batch, Example
+from transduce.data.lines import Fault, Skipped
+from transduce.data.read import CorpusBlueprint, Row
+from transduce.data.rows import Counts, Picks, Rows
+from transduce.data.shuffle import permute
+from transduce.sequences import Sequences
+
+ITSELF = ("group", "max_characters", "on_bad_line", "tag")  # what each corpus says for itself
+
+
+class MixtureBlueprint(CorpusBlueprint):
+    """Several corpora, of any kinds, each with its own settings."""
+
+    kind: Literal["mixture"] = "mixture"
+    of: tuple[CorpusBlueprint, ...] = Field(min_length=2)
+    """the corpora"""
+    temperature: float = Field(1.0, ge=1)
+    """a corpus has a share of the epoch as its size to the power of 1 / temperature: 1 takes every
+    example once, 5 makes the small ones larger, a large number makes all alike"""
+    epoch: int | None = Field(None, ge=1)
+    """rows of an epoch, about; null takes as many as there are in all"""
+
+    @model_validator(mode="after")
+    def _says_only_what_counts(self) -> MixtureBlueprint:
+        for name in ITSELF:
+            if getattr(self, name) != CorpusBlueprint.model_fields[name].default:
+                raise ValueError(f"{name}: each corpus of a mixture says that for itself")
+        for corpus in self.of:
+            if isinstance(corpus, MixtureBlueprint):
+                raise ValueError("of: a mixture in a mixture; name its corpora here")
+            if not corpus.paired:
+                raise ValueError(f"of: {corpus.kind} text has no sources; denoise makes some of it")
+        return self
+
+    @property
+    def denoises(self) -> bool:
+        return any(corpus.denoises for corpus in self.of)
+
+    @property
+    def weighted(self) -> bool:
+        return any(corpus.weighted for corpus in self.of)
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(mark for corpus in self.of for mark in corpus.reserved))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(name for corpus in self.of for name in corpus.files)
+
+    def rows(self, base: Path) -> Iterator[Row | Fault]:
+        for corpus in self.of:
+            yield from corpus.rows(base)
+
+    def read(self, base: Path, skipped: Skipped) -> Iterator[Example]:
+        for corpus in self.of:
+            yield from corpus.read(base, skipped)
+
+    def texts(self, base: Path, side: Literal["source", "target"]) -> Iterator[str]:
+        for corpus in self.of:
+            yield from corpus.texts(base, side)
+
+
+class Mixed(Rows):
+    """The rows of several corpora, one corpus after the other.
+
+    The turns of an epoch are divided among the corpora by their sizes to the power of 1 /
+    temperature (Arivazhagan 2019), exactly. Each corpus goes through all of its rows, in an order
+    that is drawn anew each time, before any comes up again, and goes on in the next epoch where it
+    has stopped.
+    """
+
+    def __init__(
+        self, parts: Sequence[Rows], temperature: float = 1.0, epoch: int | None = None
+    ) -> None:
+        self.parts = parts
+        self.noised = any(part.noised for part in parts)
+        prints = " ".join(part.fingerprint for part in parts)
+        self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()
+        self._starts = _sums(len(part) for part in parts)
+        self._examples = _sums(part.examples for part in parts)
+        sizes = np.diff(self._starts).astype(np.float64) ** (1 / temperature)
+        shares = np.rint(sizes / sizes.sum() * (epoch or len(self)))
+        self._turns = _sums(int(share) for share in np.maximum(shares, 1))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def examples(self) -> int:
+        return int(self._examples[-1])
+
+    @property
+    def variants(self) -> dict[str, int]:
+        return self.parts[0].variants
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        together = {}
+        for side in self.parts[0].counts:
+            own = [part.counts[side] for part in self.parts]
+            together[side] = Counts(
+                sum(counts.texts for counts in own),
+                sum(counts.symbols for counts in own),
+                sum(counts.unknown for counts in own),
+                max(counts.longest for counts in own),
+            )
+        return together
+
+    @property
+    def skipped(self) -> Skipped:
+        together = Skipped()
+        for part in self.parts:
+            together.add(part.skipped)
+        return together
+
+    def starts(self) -> NDArray[np.int64]:
+        return np.concatenate(
+            [part.starts() + start for part, start in zip(self.parts, self._starts, strict=False)]
+        )
+
+    def turns(self, epoch: int) -> int:
+        return int(self._turns[-1])
+
+    def drawn(self, turns: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+        rows = np.empty_like(turns)
+        for number, own in self._divided(turns, self._turns):
+            first, last = self._turns[number], self._turns[number + 1]
+            size = len(self.parts[number])
+            # The turns of this corpus, counted from the beginning of training.
+            rounds, places = np.divmod(turns[own] - first + epoch * int(last - first), size)
+            found = np.empty_like(places)
+            for one in np.unique(rounds):
+                here = rounds == one
+                found[here] = permute(places[here], size, seed, int(one), number)
+            rows[own] = found + self._starts[number]
+        return rows
+
+    def lengths(self, rows: NDArray[np.int64], picks: Picks | None = None) -> NDArray[np.int64]:
+        found = np.empty((len(self.variants), len(rows)), np.int64)
+        for number, own in self._divided(rows, self._starts):
+            local = rows[own] - self._starts[number]
+            found[:, own] = self.parts[number].lengths(local, _of(picks, own))
+        return found
+
+    def batch(self, rows: NDArray[np.int64], picks: Picks | None = None) -> Batch:
+        places, batches = [], []
+        for number, own in self._divided(rows, self._starts):
+            local = rows[own] - self._starts[number]
+            batches.append(self.parts[number].batch(local, _of(picks, own)))
+            places.append(np.flatnonzero(own))
+        back = torch.from_numpy(np.argsort(np.concatenate(places)))
+        sources = {
+            side: _together([batch.sources[side] for batch in batches], back)
+            for side in batches[0].sources
+        }
+        targets = [batch.target for batch in batches if batch.target is not None]
+        weights = None
+        if any(batch.weights is not None for batch in batches):
+            # Where others have weights, a corpus without counts as it stands.
+            each = [torch.ones(len(b)) if b.weights is None else b.weights for b in batches]
+            weights = torch.cat(each)[back]
+        return Batch(sources, _together(targets, back), torch.from_numpy(rows), weights)
+
+    def beyond(self, side: str, most: int) -> Fault | None:
+        faults = (part.beyond(side, most) for part in self.parts)
+        return next(filter(None, faults), None)
+
+    def largest(self, side: str) -> int:
+        return max(part.largest(side) for part in self.parts)
+
+    def example(self, index: int) -> Example:
+        number = int(np.searchsorted(self._examples, index, side="right")) - 1
+        return self.parts[number].example(index - int(self._examples[number]))
+
+    def _divided(
+        self, numbers: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        """Yield each corpus that some of the numbers belong to, and which these are."""
+        owners = np.searchsorted(starts, numbers, side="right") - 1
+        for number in range(len(self.parts)):
+            own = owners == number
+            if own.any():
+                yield number, own
+
+
+def _sums(sizes: Iterator[int]) -> NDArray[np.int64]:
+    return np.array([0, *accumulate(sizes)], np.int64)
+
+
+def _of(picks: Picks | None, own: NDArray[np.bool_]) -> Picks | None:
+    return None if picks is None else {name: picked[own] for name, picked in picks.items()}
+
+
+def _together(parts: Sequence[Sequences], order: Int[Tensor, "B"]) -> Sequences:
+    rows = [row[:size] for part in parts for row, size in zip(part.data, part.lengths, strict=True)]
+    return Sequences.stack([rows[place] for place in order.tolist()])

@@ -1,0 +1,41 @@
+"""Text without a source, for language models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+
+from transduce.data.lines import Fault, Line, read_lines
+from transduce.data.read import CorpusBlueprint, Names, Row, several
+
+
+class MonolingualBlueprint(CorpusBlueprint):
+    """Text that has no source, an example a line; for language models."""
+
+    paired: ClassVar[bool] = False
+
+    kind: Literal["monolingual"] = "monolingual"
+    path: Names
+    """the file, or several files to be read one after the other"""
+
+    @model_validator(mode="after")
+    def _has_no_source_to_group_by(self) -> MonolingualBlueprint:
+        if self.group:
+            raise ValueError("group: there are no sources to group by; leave it out")
+        return self
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return several(self.path)
+
+    def rows(self, base: Path) -> Iterator[Row | Fault]:
+        for name in self.files:
+            for line in read_lines(base / name):
+                yield Row(Line(line.place, ""), (line,))
+
+    def _fault(self, row: Row) -> Fault | None:
+        anything = Line(row.source.place, "-")  # that there is no source is no fault
+        return super()._fault(Row(anything, row.references))

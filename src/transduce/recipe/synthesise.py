@@ -1,0 +1,200 @@
+"""Training data that a model makes of text: back-translation, and distillation of sequences."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
+
+from transduce import folder
+from transduce.bundle import is_bundle
+from transduce.data.lines import Line, read_lines
+from transduce.problem import Problem
+from transduce.recipe.use import PredictBlueprint, asked
+from transduce.result import Result
+from transduce.train.progress import Show
+from transduce.transducer import Transducer
+
+BLOCK: Final = 4096  # lines that are answered together; what is done is written down after each
+ROWS, STATE = "rows.tsv", "state.json"
+PATIENCE: Final = 60.0  # seconds between two words on how far it is
+
+
+class Request(NamedTuple):
+    """What is to be made of what."""
+
+    run: Path
+    text: Path
+    backwards: bool  # the answers are sources, the lines are targets
+    tag: str = ""  # to stand before every source
+    changes: Sequence[str] = ()  # of the search
+
+
+@dataclass
+class Done:
+    """How far it is; what the table holds beyond ``size`` bytes was not finished."""
+
+    lines: int = 0
+    size: int = 0
+    rows: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def synthesise(request: Request, out: Path, parts: Sequence[Path], show: Show) -> str:
+    """Write a table of sources and targets, of which a model has made one; return what was done.
+
+    Memory does not grow with the text. Until all is done the table is in the folder ``OUT.part``,
+    and the same command goes on there after whatever stopped it: what is written is, bit for bit,
+    what would have been written in one go.
+
+    Raises:
+        Problem: the table exists, was begun with something else, or there is no sound model.
+    """
+    if out.suffix != ".tsv":
+        raise Problem("what is written is a table; let its name end in .tsv", str(out))
+    if out.exists():
+        raise Problem("this file exists; choose another name or remove it", str(out))
+    if "\t" in request.tag or request.tag != request.tag.strip():
+        raise Problem("a tag has no tab, and no space around it", "--tag")
+    model, setting = asked(request.run, request.changes, parts)
+    if not model.panel.reads:
+        raise Problem("a language model answers nothing; name a model that reads", str(request.run))
+    unfinished = out.with_name(f"{out.name}.part")
+    with folder.alone(unfinished, wait=False):
+        done = _begun(unfinished, _identity(request, setting, model), show)
+        _go_on(request, model, setting, unfinished, done, show)
+        (unfinished / ROWS).replace(out)
+        shutil.rmtree(unfinished)
+    return _told(done, out)
+
+
+def _identity(request: Request, setting: PredictBlueprint, model: Transducer) -> str:
+    """Return a SHA-256 of all that the table follows from."""
+    path = request.run if is_bundle(request.run) else request.run / "model"
+    facts = {
+        "models": [codec.fingerprint for b in model.panel.bundles for codec in b.codecs.values()],
+        "weights": folder.digest(path / folder.MANIFEST),
+        "text": folder.digest(request.text) if request.text.is_file() else None,
+        "setting": setting.model_dump(mode="json"),
+        "request": [request.backwards, request.tag, BLOCK],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _begun(unfinished: Path, identity: str, show: Show) -> Done:
+    """Return how far it was, having taken away what was not finished."""
+    if not (unfinished / STATE).exists():
+        done = Done()
+        (unfinished / ROWS).write_bytes(b"")
+        _note(unfinished, identity, done)
+        return done
+    state = folder.read_json(unfinished / STATE)
+    if state.pop("identity") != identity:
+        raise Problem(
+            "it was begun with another model, text, search, side or tag; remove it, or choose "
+            "another name",
+            str(unfinished),
+        )
+    done = Done(**{**state, "left_out": Counter(state["left_out"])})
+    rows = unfinished / ROWS
+    if not rows.exists() or rows.stat().st_size < done.size:
+        raise Problem("the table in it was cut off; remove it and start again", str(unfinished))
+    os.truncate(rows, done.size)
+    if done.lines:
+        show.say(f"going on after line {done.lines:,}")
+    return done
+
+
+def _note(unfinished: Path, identity: str, done: Done) -> None:
+    facts: dict[str, Any] = {"identity": identity, **vars(done)}
+    folder.write_json(unfinished / STATE, facts)
+
+
+def _go_on(
+    request: Request,
+    model: Transducer,
+    setting: PredictBlueprint,
+    unfinished: Path,
+    done: Done,
+    show: Show,
+) -> None:
+    identity = folder.read_json(unfinished / STATE)["identity"]
+    lines = read_lines(request.text)
+    for _ in islice(lines, done.lines):
+        pass
+    said = time.monotonic()
+    with (unfinished / ROWS).open("ab") as table:
+        while block := list(islice(lines, BLOCK)):
+            for row in _rows(request, model, setting, block, done.left_out):
+                table.write(row.encode())
+                done.rows += 1
+            _force(table)
+            done.lines, done.size = done.lines + len(block), table.tell()
+            _note(unfinished, identity, done)
+            if time.monotonic() - said > PATIENCE:
+                said = time.monotonic()
+                show.say(f"{done.lines:,} lines")
+
+
+def _force(table: BinaryIO) -> None:
+    table.flush()
+    os.fsync(table.fileno())
+
+
+def _rows(
+    request: Request,
+    model: Transducer,
+    setting: PredictBlueprint,
+    block: Sequence[Line],
+    left_out: Counter[str],
+) -> Iterator[str]:
+    """Yield the rows that a block of lines makes; count what makes none."""
+    texts = []
+    for line in block:
+        if fault := _fault(line, model):
+            left_out[fault] += 1
+        else:
+            texts.append(line.text)
+    for result in setting.answers(model, texts, ahead=BLOCK):
+        answer = " ".join(result.text.replace("\t", " ").split("\n"))
+        if fault := _failure(result):
+            left_out[fault] += 1
+            continue
+        source, target = (answer, result.source) if request.backwards else (result.source, answer)
+        yield f"{request.tag} {source}\t{target}\n" if request.tag else f"{source}\t{target}\n"
+
+
+def _fault(line: Line, model: Transducer) -> str | None:
+    """Return why a line cannot be asked about."""
+    if line.fault:
+        return f"lines: {line.fault.reason}"
+    if not line.text.strip():
+        return "blank lines"
+    if "\t" in line.text:
+        return "lines with a tab"
+    for bundle in model.panel.bundles:
+        most = bundle.model.longest["source"]
+        if most is not None and len(bundle.codecs["source"].encode(line.text)) + 1 > most:
+            return "lines longer than the model has positions for"
+    return None
+
+
+def _failure(result: Result) -> str | None:
+    """Return why an answer teaches nothing."""
+    if not result.text.strip():
+        return "blank answers"
+    return None if result.finished else "answers that the length limit cut off"
+
+
+def _told(done: Done, out: Path) -> str:
+    left_out = [f"{count:,} {reason}" for reason, count in done.left_out.most_common()]
+    rest = f"; left out: {', '.join(left_out)}" if left_out else ""
+    return f"{out}: {done.rows:,} rows of {done.lines:,} lines{rest}"

@@ -1,0 +1,107 @@
+"""A document's answer is made of what each of its sentences is answered alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from transduce.problem import Problem
+from transduce.recipe.use import evaluate, predict, stream
+from transduce.search import Beam, Exact, Greedy, Sample, SearchBlueprint
+from transduce.text.sentences import Sentences
+from transduce.train.checkpoint import tensors
+from transduce.train.progress import Show
+from transduce.transducer import Transducer
+
+TEXT = " Abc. bcd? Dab!\n\n A cab.  Ab cd!\t\n"
+SENTENCES = ["Abc. bcd?", "Dab!", "A cab.", "Ab cd!"]
+SHORT: dict[str, Any] = tiny.TRANSFORMER | {"positions": {"kind": "learned", "longest": 8}}
+LIMITED = {"encoder": SHORT, "decoder": tiny.TRANSFORMER}
+
+
+def folder_of(model: dict[str, Any], folder: Path) -> Path:
+    made = tiny.bundle(model)
+    made.save(folder / "model", tensors(made.model), "a card")
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of(tiny.MODELS["recurrent"], tmp_path_factory.mktemp("run"))
+
+
+@pytest.mark.parametrize("name", tiny.MODELS)
+@pytest.mark.parametrize("search", [Greedy(), Beam(width=3), Sample(seed=3), Exact()], ids=str)
+def test_each_sentence_is_answered_as_if_alone(name: str, search: SearchBlueprint) -> None:
+    model = tiny.transducer(tiny.MODELS[name])
+    found = model.document(TEXT, search)
+    assert found.source == TEXT
+    assert [one.source for one in found.sentences] == SENTENCES
+    for one in found.sentences:
+        assert one.span is not None
+        assert TEXT[one.span.start : one.span.end] == one.source
+        assert one.span.whole
+        alone = model(one.source, search)
+        assert (one.text, one.finished) == (alone.text, alone.finished)
+        assert one.score == pytest.approx(alone.score, abs=1e-4)
+    said = [one.text for one in found.sentences]
+    assert found.text == " {} {}\n\n {}  {}\t\n".format(*said)
+    assert found.score == pytest.approx(sum(one.score for one in found.sentences))
+    assert len(found.tokens) == sum(len(one.tokens) for one in found.sentences)
+    assert found.finished == all(one.finished for one in found.sentences)
+    assert found.proven == all(one.proven for one in found.sentences)
+
+
+def test_blank_documents_stay_as_they_are() -> None:
+    model = tiny.transducer(tiny.MODELS["recurrent"])
+    for blank in ("", " \n\n\t"):
+        found = model.document(blank)
+        assert (found.text, found.sentences, found.finished) == (blank, (), True)
+
+
+def test_what_is_too_long_for_a_model_is_cut_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, text = tiny.transducer(LIMITED), "dab cab ab bcd. Abc."
+    with pytest.raises(Problem, match="learned 8 positions"):
+        model(text)
+    pieces = model.document(text).sentences
+    assert [(one.source, one.span and one.span.whole) for one in pieces] == [
+        ("dab cab", False), ("ab bcd.", False), ("Abc.", True),
+    ]  # fmt: skip
+    shorter = model.document("abcd dc", split=Sentences(longest=5))
+    assert [one.source for one in shorter.sentences] == ["abcd", "dc"]
+    lines = ["abc.", text]
+    list(predict(folder_of(LIMITED, tmp_path), lines, ["split=sentences"], show=Show()))
+    said = "warning: 1 answers come from pieces of sentences that were too long: lines 2"
+    assert said in capsys.readouterr().err
+
+
+def test_lines_are_documents_where_it_is_asked(run: Path) -> None:
+    lines = ["", "abc. Dab! Bcd.", " ", "", "cab.", ""]
+    model, split = Transducer.load(run), "split=sentences"
+    wanted = [model.document(line).text for line in lines]
+    assert wanted[1] == " ".join(one.text for one in model(["abc.", "Dab!", "Bcd."]))
+    assert wanted[2] == " "
+    for ahead in (1, 2, 4096):
+        assert list(predict(run, lines, [split], ahead=ahead, show=Show())) == wanted
+    greedy = ["search=greedy", split]
+    wanted = list(predict(run, lines, greedy, show=Show()))
+    assert "".join(stream(run, lines, greedy, show=Show())).split("\n")[:-1] == wanted
+    risk = ["risk.metric=exact", "risk.candidates=2"]
+    assert len(list(predict(run, lines, [split, *risk], show=Show()))) == len(lines)
+    with pytest.raises(Problem, match="a document has one answer"):
+        list(predict(run, lines, [split], best=2, show=Show()))
+    with pytest.raises(Problem, match="no such choice"):
+        list(predict(run, lines, ["split=paragraphs"], show=Show()))
+
+
+def test_documents_are_evaluated(run: Path, tmp_path: Path) -> None:
+    text = "abc. Dab!"
+    data = tmp_path / "test.tsv"
+    data.write_text(f"{text}\t{Transducer.load(run).document(text).text}\n")
+    exact, _ = evaluate(run, [data], ["metrics=[exact]", "split=sentences"])
+    assert exact.value == 100
