@@ -41,7 +41,7 @@ class Judge:
         texts, references = list[str](), list[tuple[str, ...]]()
         for row, found in zip(batch.index.tolist(), candidates, strict=True):
             example = self.task.example(row)
-            codec = self.task.target.reading(example.sources["source"], self.task.slots)
+            codec = self.task.target.reading(example.sources.get("source", ""), self.task.slots)
             texts += map(codec.decode, found)
             references += [example.references] * len(found)
         scores = map(self.metric.segment_score, self.metric.statistics(texts, references))
@@ -77,6 +77,12 @@ def truths(batch: Batch) -> Answers:
     return [ids[:length] for ids, length in rows]
 
 
+def counts(batch: Batch) -> Float[Tensor, "B"]:
+    """Return what each example counts: its target tokens times its weight."""
+    tokens = batch.labels.lengths.float()
+    return tokens if batch.weights is None else tokens * batch.weights
+
+
 class Scored(NamedTuple):
     """Candidates side by side; where a source has fewer than K, the rest means nothing."""
 
@@ -109,8 +115,8 @@ def score(model: Seq2Seq, batch: Batch, candidates: Sequence[Answers]) -> Scored
                 context_fn=draw_twice,
             )
         )
-    counts = torch.tensor([len(one) for one in candidates], device=device)
-    return Scored(torch.stack(columns, 1), positions(width, device) < counts[:, None])
+    many = torch.tensor([len(one) for one in candidates], device=device)
+    return Scored(torch.stack(columns, 1), positions(width, device) < many[:, None])
 
 
 def _log_prob(model: Seq2Seq, memory: Memory, labels: Sequences) -> Float[Tensor, "B"]:

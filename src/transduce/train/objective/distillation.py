@@ -22,6 +22,7 @@ from transduce.train.objective.passes import (
     overhearing,
     table,
     the_last,
+    total,
 )
 
 
@@ -45,12 +46,11 @@ class Distillation(NamedTuple):
             loss = self.objective(model, batch, moment)
         student = the_last(heard, len(batch), "distillation")
         taught = [_taught(teacher, batch) for teacher in self.teachers]
-        mask = batch.labels.mask()
 
         def judge(said: Table, part: slice) -> Tensor:
             wanted = self._softened(_mean(taught, part))
             missed = wanted.clamp_min(LEAST) - self._softened(said).clamp_min(LEAST)
-            return (wanted.exp() * missed).sum(-1).masked_select(mask[:, part]).sum()
+            return total((wanted.exp() * missed).sum(-1), batch, part)
 
         apart = torch.stack(over_tables(model, student, judge)).sum()
         share = self.weight * self.temperature**2

@@ -103,6 +103,13 @@ def table(head: Head, out: Readout, source: Any, part: slice) -> Table:
     return said
 
 
+def total(values: Float[Tensor, "B t"], batch: Batch, part: slice) -> Float[Tensor, ""]:
+    """Return the sum over the real target positions among some, each example by its weight."""
+    if batch.weights is not None:
+        values = values * batch.weights[:, None]
+    return values.masked_select(batch.labels.mask()[:, part]).sum()
+
+
 def over_tables(
     model: Seq2Seq, heard: Pass, judge: Callable[[Table, slice], Tensor]
 ) -> list[Tensor]:
