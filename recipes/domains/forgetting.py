@@ -1,6 +1,6 @@
 """What each way of fine-tuning has learned and forgotten, as a table.
 
-    python recipes/regimes/forgetting.py TARGET
+    python recipes/domains/forgetting.py TARGET
 
 TARGET is the folder that prepare_domains.py wrote, with the runs of this folder's recipes in TARGET/runs.
 Each model is scored on the new test set and on both old ones; below the base, in brackets, is what
