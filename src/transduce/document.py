@@ -48,6 +48,11 @@ def by_sentences(
     yield from map(_together, waiting)
 
 
+def in_pieces(spans: Iterable[Span | None]) -> bool:
+    """Whether any sentence was too long and had to be cut."""
+    return any(span is not None and not span.whole for span in spans)
+
+
 def unfold(
     document: str, spans: list[Span], stream: Callable[[str], Generator[str, None, bool]]
 ) -> Generator[str, None, bool]:

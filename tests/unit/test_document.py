@@ -78,6 +78,17 @@ def test_what_is_too_long_for_a_model_is_cut_and_said(
     list(predict(folder_of(LIMITED, tmp_path), lines, ["split=sentences"], show=Show()))
     said = "warning: 1 answers come from pieces of sentences that were too long: lines 2"
     assert said in capsys.readouterr().err
+    list(
+        stream(
+            folder_of(LIMITED, tmp_path), lines, ["search=greedy", "split=sentences"], show=Show()
+        )
+    )
+    assert said in capsys.readouterr().err
+    data = tmp_path / "test.tsv"
+    data.write_text("abcd dc\tcd\n")
+    shorter_ones = ["metrics=[exact]", "split.kind=sentences", "split.longest=5"]
+    with pytest.warns(UserWarning, match="1 answers come from pieces of sentences"):
+        evaluate(tmp_path / "model", [data], shorter_ones)
 
 
 def test_lines_are_documents_where_it_is_asked(run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from transduce.blueprint import Blueprint, override, read
 from transduce.bundle import is_bundle
 from transduce.confidence import confident
 from transduce.data.lines import read_lines
-from transduce.document import by_sentences, unfold
+from transduce.document import by_sentences, in_pieces, unfold
 from transduce.evaluate import (
     BleuBlueprint,
     ChrfBlueprint,
@@ -38,6 +39,7 @@ from transduce.train.progress import Show
 from transduce.transducer import Transducer
 
 BOOTSTRAP = 1000  # resamples behind a confidence interval
+PIECES = "come from pieces of sentences that were too long"
 
 
 class EnsembleBlueprint(Blueprint):
@@ -216,13 +218,13 @@ def predict(
             (cut if result.tokens else none).append(number)
         if result.bound is not None and not result.proven:
             unproven.append(number)
-        if any(sentence.span and not sentence.span.whole for sentence in result.sentences):
+        if in_pieces(sentence.span for sentence in result.sentences):
             pieces.append(number)
         for answer in (result, *result.alternatives[: best - 1]):
             yield _row(answer, number if best > 1 else None, scores, setting.confidence)
     _warn_unfinished(cut, none, setting, show)
     _warn(unproven, "are not proven to be the best", show)
-    _warn(pieces, "come from pieces of sentences that were too long", show)
+    _warn(pieces, PIECES, show)
 
 
 def stream(
@@ -240,17 +242,20 @@ def stream(
             raise Problem("it is about whole answers, which cannot be shown as they grow", name)
     if setting.own is not None:
         raise Problem("what each line has to obey is a matter of predict", "own")
-    cut, none = list[int](), list[int]()
+    cut, none, pieces = list[int](), list[int](), list[int]()
     for number, line in enumerate(lines, 1):
         bits = model.stream(line, setting.search)
         if setting.split is not None:
-            each = partial(model.stream, search=setting.search)
-            bits = unfold(line, model.spans(line, setting.split), each)
+            spans = model.spans(line, setting.split)
+            bits = unfold(line, spans, partial(model.stream, search=setting.search))
+            if in_pieces(spans):
+                pieces.append(number)
         finished, shown = yield from _on_one_line(bits)
         if not finished:
             (cut if shown else none).append(number)
         yield "\n"
     _warn_unfinished(cut, none, setting, show)
+    _warn(pieces, PIECES, show)
 
 
 def _on_one_line(bits: Generator[str, None, bool]) -> Generator[str, None, tuple[bool, bool]]:
@@ -363,6 +368,8 @@ def evaluate(
     built = [metric.build() for metric in setting.metrics]
     sources = (example.sources["source"] for example in examples)
     answers = list(setting.answers(model, sources))
+    if cut := sum(in_pieces(one.span for one in answer.sentences) for answer in answers):
+        warnings.warn(f"{cut} answers {PIECES}", stacklevel=2)
     texts = [result.text for result in answers]
     scores = score_texts(built, texts, [example.references for example in examples], BOOTSTRAP)
     scores.append(perplexity(alone, examples))
