@@ -20,6 +20,7 @@ from transduce.recipe.prepare import Prepared
 from transduce.train.loop import Plan, TrainState, steps
 from transduce.train.objective import CrossEntropyBlueprint, Learner
 from transduce.train.optimise import InverseSquareRoot, OptimiserBlueprint
+from transduce.train.parallel import ALONE, Group
 from transduce.train.precision import Precision
 
 NAMES = ("transduce fp32", "torch.nn fp32", "transduce bf16", "torch.nn bf16")
@@ -28,7 +29,12 @@ BATCH = 4096
 
 
 def ours(
-    name: str, prepared: Prepared, bf16: bool, tokens: int = BATCH, warmup: int = 400
+    name: str,
+    prepared: Prepared,
+    bf16: bool,
+    tokens: int = BATCH,
+    warmup: int = 400,
+    group: Group = ALONE,
 ) -> Iterator[tuple[int, int, float]]:
     """Make updates with the toolkit's own loop; yield the tokens, slots and loss of each."""
     torch.manual_seed(1)
@@ -46,7 +52,8 @@ def ours(
             slots.append(batch.labels.data.numel())
             yield position, batch
 
-    for update in steps(TrainState(learner, optimiser.build(learner), START), stream(), plan):
+    state = TrainState(learner, optimiser.build(learner), START)
+    for update in steps(state, stream(), plan, group):
         yield update.tokens, slots.pop(), float(update.total) / update.tokens
 
 

@@ -83,6 +83,8 @@ class AdapterBlueprint(Blueprint):
     """how long answers may be"""
     constraints: tuple[ConstraintBlueprint, ...]
     """what its answers have to obey"""
+    temperature: float = Field(1.0, gt=0)
+    """divisor of log-probabilities that makes confidences of them"""
     longest: tuple[float, int]
     """the most target tokens where length says nothing"""
 
@@ -183,6 +185,7 @@ def _adapter(addendum: Addendum, blueprint: BundleBlueprint, target: Path) -> Ad
         search=blueprint.search,
         length=blueprint.length,
         constraints=blueprint.constraints,
+        temperature=blueprint.temperature,
         longest=blueprint.longest,
     )
 
@@ -203,16 +206,15 @@ def _adapted(blueprint: AdapterBlueprint, source: Path, base: Path | None) -> Bu
             str(source),
         )
     found = Bundle.load(place)
-    names = ("search", "length", "constraints", "longest")
+    names = ("search", "length", "constraints", "temperature", "longest")
     facts = {name: getattr(blueprint, name) for name in names}
     blueprint.adapt.adapt(found.model)
     load_tensors(found.model, read_weights(source / WEIGHTS), source / WEIGHTS)
     settle(found.model)
-    addendum = Addendum(place, blueprint.fingerprint, blueprint.adapt)
     return replace(
         found,
         blueprint=found.blueprint.model_copy(update=facts),
-        addendum=None if blueprint.adapt.merges else addendum,
+        addendum=Addendum(place, blueprint.fingerprint, blueprint.adapt),
     )
 
 

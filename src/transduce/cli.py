@@ -351,6 +351,19 @@ def merge(
 
 
 @app.command()
+def replay(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a run, or its faults/step-N.")
+    ],
+    parts: Parts = None,
+) -> None:
+    """Make an update again that was not a number, and find the first layer to blame."""
+    from transduce.recipe.replay import replay
+
+    typer.echo(str(replay(run, parts or ())))
+
+
+@app.command()
 def schema(parts: Parts = None) -> None:
     """Print the JSON schema of configurations."""
     from transduce.blueprint import define, schema

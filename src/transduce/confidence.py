@@ -73,7 +73,8 @@ def following(
 ) -> tuple[Token, ...]:
     """Return the ``count`` tokens that a model finds likeliest behind the beginning of an answer.
 
-    The prefix is cut into symbols as a text of its own.
+    The prefix is cut into symbols as a text of its own; for a model that writes from right to left
+    it is the end of an answer.
 
     Raises:
         Problem: a text is longer than there are positions learned.

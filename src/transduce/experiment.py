@@ -21,9 +21,11 @@ from transduce.search.greedy import Greedy
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
 from transduce.text.codec import TextBlueprint
+from transduce.train.faults import FaultsBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Setting
+from transduce.train.signals import TimeLimit
 
 CORPORA = (MonolingualBlueprint,)  # beside those of the slot's own file
 
@@ -69,6 +71,8 @@ class TrainBlueprint(Blueprint):
     moving_average: float | None = Field(None, gt=0, lt=1)
     """share that the moving average of the weights keeps at each update, such as 0.999; what is
     validated and kept is then that average. null: the weights themselves"""
+    faults: FaultsBlueprint = FaultsBlueprint()
+    """what happens to updates that are not numbers"""
     recompute: bool = False
     """compute what is inside each layer again for its gradient instead of keeping it: less memory,
     more time, the same bits"""
@@ -80,6 +84,9 @@ class TrainBlueprint(Blueprint):
     """processor threads; one for each core if left out"""
     log_every: int = Field(50, ge=1)
     """updates between two lines of the journal"""
+    time_limit: TimeLimit | None = None
+    """time after which the run is saved and ends, such as 3 h, 90 min or 2 d, for machines that are
+    lent; the same command goes on"""
     tensorboard: bool = False
     """also write for TensorBoard (extra: track)"""
 
@@ -216,7 +223,7 @@ class Experiment(Blueprint):
     @model_validator(mode="after")
     def _writes_what_it_reads(self) -> Experiment:
         made_of_target = self.data.train.denoises or self.data.dev.denoises
-        if made_of_target and (not self.text.joint or self.model.head.slots):
+        if made_of_target and (not self._joint or self.model.head.slots):
             raise ValueError(
                 "data: denoise reads and writes one text, and what the noise takes away cannot be "
                 "copied; set text.joint: true, and leave model.head.new_words out"
@@ -244,6 +251,8 @@ class Experiment(Blueprint):
 
     @model_validator(mode="after")
     def _reads_what_there_is(self) -> Experiment:
+        if self.start is not None and "model" not in self.model_fields_set:
+            return self  # it is the base's, and looked at when that is read
         reads = self.model.encoder.reads
         corpora = {"train": self.data.train, "dev": self.data.dev, "test": self.data.test}
         for name, corpus in corpora.items():

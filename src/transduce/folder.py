@@ -27,22 +27,31 @@ def write(target: Path, fill: Callable[[Path], object]) -> None:
     fresh, old = _beside(target, "new"), _beside(target, "old")
     for rest in (fresh, old):
         shutil.rmtree(rest, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    make(target.parent)
+    fresh.mkdir()
     try:
         fill(fresh)
         files = sorted(path for path in fresh.rglob("*") if path.is_file())
         manifest = {path.relative_to(fresh).as_posix(): _facts(path) for path in files}
         write_json(fresh / MANIFEST, {"files": manifest})
         for path in [*files, *(path for path in fresh.rglob("*") if path.is_dir()), fresh]:
-            _force(path)
+            force(path)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     if target.exists():
         target.rename(old)
     fresh.rename(target)
-    _force(target.parent)
+    force(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def make(target: Path) -> None:
+    """Make a folder and those above it; a new name is forced to the disk."""
+    if not target.is_dir():
+        make(target.parent)
+        target.mkdir(exist_ok=True)
+        force(target.parent)
 
 
 def recover(target: Path) -> None:
@@ -60,7 +69,7 @@ def alone(target: Path, wait: bool) -> Iterator[None]:
     """
     import fcntl
 
-    target.mkdir(parents=True, exist_ok=True)
+    make(target)
     with (target / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -102,12 +111,12 @@ def write_text(path: Path, text: str) -> None:
     fresh = _beside(path, "new")
     try:
         fresh.write_text(text, encoding="utf-8", newline="\n")
-        _force(fresh)
+        force(fresh)
         fresh.replace(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    _force(path.parent)
+    force(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -143,7 +152,8 @@ def _beside(path: Path, word: str) -> Path:
     return path.with_name(f".{path.name}.{word}")
 
 
-def _force(path: Path) -> None:
+def force(path: Path) -> None:
+    """Force a file, or what is in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from copy import copy
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,13 @@ from torch import Tensor
 
 from transduce.bundle import Bundle, require_same_target
 from transduce.problem import Problem
-from transduce.search.constrain import ConstraintBlueprint
+from transduce.search.constrain import (
+    ConstraintBlueprint,
+    Continuation,
+    Target,
+    Texts,
+    constrained,
+)
 from transduce.search.ensemble import Average, Ensemble
 from transduce.search.fusion import fused
 from transduce.search.interface import Batch, SearchBlueprint
@@ -94,7 +101,8 @@ class Panel:
 
         Raises:
             Problem: the search takes symbols of the source for the answer, and they are others; it
-                asks a small model, and there is none; or constraints meet a reversed text.
+                asks a small model, and there is none; or a beginning or constraints meet a
+                reversed text.
         """
         if search.shares and not self.bundles[0].blueprint.joint:
             raise Problem(
@@ -106,12 +114,41 @@ class Panel:
             raise Problem(
                 f"{search.kind} search has no small model to ask; name one: drafter=RUN", "search"
             )
-        if constraints and self.bundles[0].codecs["target"].blueprint.reverse:
+        reverse = self.bundles[0].codecs["target"].blueprint.reverse
+        if reverse and not self.reads:
+            what = "it writes from right to left, and so goes on with no beginning; use score"
+            raise Problem(what, "text.target.reverse")
+        if constraints and reverse:
             raise Problem(
                 "they are for texts from left to right, and this model writes from right to left; "
                 "leave them out, or let it rerank the answers of one that obeys them",
                 "constraints",
             )
+
+    def within(
+        self, search: SearchBlueprint, constraints: Sequence[ConstraintBlueprint], length: Length
+    ) -> Scorer:
+        """Return what a search asks: the models, and what else an answer has to obey.
+
+        Raises:
+            Problem: they do not go together.
+        """
+        self.admit(search, constraints)
+        target = self.target(length)
+        built = [constraint.build(target) for constraint in constraints]
+        own = [] if self.reads else [Continuation()]
+        whole = constrained(length.over(self.scorer), [*own, *built])
+        return self.aid(whole) if search.aided else whole
+
+    def target(self, length: Length) -> Target:
+        """Return what constraints have to know of the side that is written."""
+        codec = self.bundles[0].codecs["target"]
+        return Target(
+            codec.encode,
+            lambda: Texts(codec.texts(), codec.tokeniser.spaced),
+            partial(self.limit, length=length),
+            self.device,
+        )
 
     def evaluate(self) -> None:
         """Put the models to prediction: no dropout."""

@@ -24,13 +24,7 @@ from transduce.nn.packed import NumberType, pack
 from transduce.panel import Panel, key
 from transduce.problem import Problem
 from transduce.result import Result, Token, results_of
-from transduce.search.constrain import (
-    ConstraintBlueprint,
-    Continuation,
-    Target,
-    Texts,
-    constrained,
-)
+from transduce.search.constrain import Apart, ConstraintBlueprint, Own, constrained
 from transduce.search.ensemble import Average
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import SearchBlueprint
@@ -152,6 +146,7 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Sequence[Own | None] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> Result: ...
@@ -163,6 +158,7 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Sequence[Own | None] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> list[Result]: ...
@@ -173,14 +169,16 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Sequence[Own | None] | None = None,
         alternatives: int = 0,
         attention: bool = False,
     ) -> Result | list[Result]:
         """Answer a text, or each text of a list.
 
-        ``search`` and ``constraints`` replace the model's own; ``alternatives`` asks for that many
-        next best answers; ``attention`` for where the model looked and what it copied (None where
-        it does not). Where constraints allow no answer, it is blank, unfinished and scores -inf.
+        ``search`` and ``constraints`` replace the model's own; ``own`` is what each text has to
+        obey besides, one for each; ``alternatives`` asks for that many next best answers;
+        ``attention`` for where the model looked and what it copied (None where it does not). Where
+        constraints allow no answer, it is blank, unfinished and scores -inf.
 
         Raises:
             Problem: alternatives are wanted of a search that finds one answer only, attention of an
@@ -189,11 +187,12 @@ class Transducer:
         """
         lines = [inputs] if isinstance(inputs, str) else list(inputs)
         if attention and len(self.panel.bundles) > 1:
-            raise Problem(
-                "each model of an ensemble looks elsewhere; ask one of them for attention"
-            )
+            what = "each model of an ensemble looks elsewhere; ask one of them for attention"
+            raise Problem(what)
         chosen = self._chosen(search, alternatives)
-        results = self._answer(lines, chosen, self._scorer(chosen, constraints), attention, 1)
+        if own is not None and len(own) != len(lines):
+            raise Problem(f"{len(own)} for {len(lines)} texts; give one for each", "own")
+        results = self._answer(lines, chosen, self._scorer(chosen, constraints), attention, 1, own)
         return results[0] if isinstance(inputs, str) else results
 
     def predict(
@@ -202,6 +201,7 @@ class Transducer:
         search: SearchBlueprint | None = None,
         *,
         constraints: Sequence[ConstraintBlueprint] | None = None,
+        own: Iterable[Own | None] | None = None,
         alternatives: int = 0,
         ahead: int = 4096,
     ) -> Iterator[Result]:
@@ -209,12 +209,22 @@ class Transducer:
 
         ``ahead`` texts are read before they are answered, so that those of like length can share a
         batch.
+
+        Raises:
+            Problem: as a call does; the texts and what they obey on their own are not as many.
         """
         chosen = self._chosen(search, alternatives)
+        wanted = None if own is None else iter(own)
         scorer, waiting, first = self._scorer(chosen, constraints), iter(lines), 1
         while block := list(islice(waiting, ahead)):
-            yield from self._answer(block, chosen, scorer, False, first)
+            obeyed = None if wanted is None else list(islice(wanted, len(block)))
+            if obeyed is not None and len(obeyed) < len(block):
+                what = f"there is none for text {first + len(obeyed)}; give one for each"
+                raise Problem(what, "own")
+            yield from self._answer(block, chosen, scorer, False, first, obeyed)
             first += len(block)
+        if wanted is not None and next(wanted, self) is not self:
+            raise Problem(f"there are more than texts, which are {first - 1}", "own")
 
     def document(
         self,
@@ -308,6 +318,7 @@ class Transducer:
         scorer: Scorer,
         attention: bool,
         first: int,
+        own: Sequence[Own | None] | None,
     ) -> list[Result]:
         """Search batches of like length; a blank text has a blank answer.
 
@@ -324,10 +335,17 @@ class Transducer:
             self.panel.read("source", f"text {first + index}", lines[index], lines[index])
             for index in asked
         ]
-        lengths = np.array([max(map(len, own)) for own in encoded], dtype=np.int64)
+        lengths = np.array([max(map(len, ids)) for ids in encoded], dtype=np.int64)
         beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1
         batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
         sources = [self.panel.stack(encoded, batch) for batch in batches]
+        if own is not None:
+            if search.aided:
+                raise Problem("a small model would draft what they forbid; search greedily", "own")
+            apart = Apart(own, self.panel.target(self.length), first)
+            scorer = constrained(scorer, apart.constraints)
+            further = (apart.sources([asked[row] for row in batch]) for batch in batches)
+            sources = [read | more for read, more in zip(sources, further, strict=True)]
         keys = [torch.tensor([key(lines[asked[row]]) for row in batch]) for batch in batches]
         answered = self._found(search, scorer, sources, keys)
         for batch, read, found in zip(batches, sources, answered, strict=True):
@@ -357,10 +375,8 @@ class Transducer:
         keys: list[Int[Tensor, "B"]],
     ) -> Iterator[Hypotheses]:
         """Search; where sources are answered, those of the next batch take their places."""
-        batches = (
-            self.panel.batch(scorer, read, own, self.length)
-            for read, own in zip(sources, keys, strict=True)
-        )
+        both = zip(sources, keys, strict=True)
+        batches = (self.panel.batch(scorer, read, own, self.length) for read, own in both)
         if isinstance(search, StepwiseSearch):
             return answers(search, scorer, batches, self.rows)
         return (search(scorer, *batch[:3]) for batch in batches)
@@ -374,18 +390,7 @@ class Transducer:
     ) -> Scorer:
         """Return what a search asks: the models, and what else an answer has to obey."""
         wanted = self.constraints if constraints is None else constraints
-        self.panel.admit(search, wanted)
-        tokeniser = self.target.tokeniser
-        target = Target(
-            self.target.encode,
-            lambda: Texts(self.target.texts(), tokeniser.spaced),
-            partial(self.panel.limit, length=self.length),
-            self.device,
-        )
-        built = [constraint.build(target) for constraint in wanted]
-        own = [] if self.panel.reads else [Continuation()]
-        whole = constrained(self.length.over(self.panel.scorer), [*own, *built])
-        return self.panel.aid(whole) if search.aided else whole
+        return self.panel.within(search, wanted, self.length)
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters())

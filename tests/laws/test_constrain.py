@@ -16,7 +16,7 @@ from toys import EOS, Recurrent, Table, with_holes
 
 from transduce import testing
 from transduce.models.build import ModelBlueprint, build
-from transduce.search import Beam, Greedy, PowerNormalisation, SearchBlueprint
+from transduce.search import BankedBeam, Beam, Greedy, PowerNormalisation, SearchBlueprint
 from transduce.search.constrain import (
     Constrained,
     Constraint,
@@ -40,7 +40,9 @@ CPU = torch.device("cpu")
 SEARCHES: list[SearchBlueprint] = [
     Greedy(),
     Beam(width=4, n_best=3, normalisation=PowerNormalisation(exponent=0.0)),
+    BankedBeam(width=4, n_best=2),
 ]
+TEXTS_APART = 7  # that have requirements of their own
 CASES = 200  # sources for each constraint drawn; 8 draws and 2 searches for each kind
 
 
@@ -51,6 +53,7 @@ class Answer(NamedTuple):
     finished: bool
     source: list[int]
     prefix: list[int]
+    own: int
     limit: int
 
 
@@ -134,6 +137,19 @@ def required(chance: random.Random) -> Case:
     return Case(Required(groups, most, CPU), obeyed)
 
 
+def required_apart(chance: random.Random) -> Case:
+    shared = [phrases(chance, 2) for _ in range(chance.randint(0, 1))]
+    own = [[phrases(chance, 2) for _ in range(chance.randint(0, 3))] for _ in range(TEXTS_APART)]
+
+    def obeyed(answer: Answer) -> bool:
+        groups = [*shared, *own[answer.own]]
+        if not answer.tokens and answer.limit < sum(min(map(len, one)) for one in groups) + 1:
+            return True
+        return all(any(within(p, answer.tokens) for p in group) for group in groups)
+
+    return Case(Required(shared, most, CPU, own), obeyed)
+
+
 # one of them spells é in two symbols
 TEXTS: list[str | bytes | None] = [None, None, None, " a", "b", " ", "ab", b"\xc3", b"\xa9"]
 EXPRESSIONS = ["(a|b)*", "[^b]+", ".*é.?", r"(a b|\w+)( a)*", r"(ab|é){2,3}b*", r".*\sab?", "a?é+"]
@@ -183,6 +199,7 @@ KINDS: dict[str, Callable[[random.Random], Case]] = {
     "forced prefix": forced_prefix,
     "allowed": allowed,
     "required": required,
+    "required apart": required_apart,
     "match": matching,
     "grammar": grammatical,
 }
@@ -211,7 +228,8 @@ def task(number: int, longest: int, seed: int = 0) -> Task:
     ]
     begins = torch.randint(3, SYMBOLS, (number, 4), generator=generator)
     prefix = Sequences(begins, torch.randint(0, 5, (number,), generator=generator))
-    sources = {"source": Sequences.stack(rows), "prefix": prefix}
+    own = Sequences(torch.arange(number)[:, None] % TEXTS_APART, torch.ones(number).long())
+    sources = {"source": Sequences.stack(rows), "prefix": prefix, "own": own}
     limit = most(sources["source"].lengths).clamp(max=longest)
     return Task(sources, torch.ones(number, 1, dtype=torch.long), limit)
 
@@ -276,7 +294,9 @@ def answers(scorer: Any, search: SearchBlueprint, given: Task) -> list[Answer]:
         for rank, tokens in enumerate(strings):
             length, finished = lengths[at][rank], done[at][rank]
             if length or rank == 0:
-                rows.append(Answer(tokens[: length - finished], finished, source, prefix, limit))
+                own = int(given.sources["own"].data[at, 0])
+                said = tokens[: length - finished]
+                rows.append(Answer(said, finished, source, prefix, own, limit))
     return rows
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from jaxtyping import Float, Int
+from test_models import DECODERS, case
 from torch import Tensor
 from toys import EOS, MAKERS, Recurrent, Table, task
 
@@ -151,6 +152,18 @@ def test_whatever_drafts_the_answer_is_that_of_greedy_search(
                 testing.check_draft_is_greedy(search, aided, given.sources, read, given.limit)
     testing.check_search(GUESSES[0], aided, given.sources, given.prompt[:, :1], given.limit)
     testing.check_scorer(aided, given.sources, torch.randint(3, 9, (12, 4)))
+
+
+KINDS = [name for name in DECODERS if "-" not in name]
+
+
+@pytest.mark.parametrize("small", KINDS)
+@pytest.mark.parametrize("large", KINDS)
+def test_models_draft_for_models(large: str, small: str) -> None:
+    given, other = case("recurrent", large, 7, 9, 8), case("transformer", small, 7, 9, 8)
+    aided, limit = Aided(given.model, other.model), given.limit + 4
+    for search in GUESSES:
+        testing.check_draft_is_greedy(search, aided, given.sources, given.prompt, limit)
 
 
 class Counting(Recurrent):

@@ -37,6 +37,7 @@ from transduce.nn.relative import TransformerXlBlueprint
 from transduce.nn.similarity import SimilarityBlueprint
 from transduce.nn.span import SegmentSpanBlueprint, WindowSpanBlueprint
 from transduce.search import (
+    BankedBeam,
     Beam,
     DiverseBeam,
     Draft,
@@ -88,6 +89,7 @@ SEARCHES: list[SearchBlueprint] = [Greedy(), Beam(width=1), Beam(width=4, n_best
 MORE_SEARCHES: list[SearchBlueprint] = [
     Sample(samples=3),
     StochasticBeam(width=3),
+    BankedBeam(width=3, n_best=2),
     DiverseBeam(groups=2, width=2),
 ]
 

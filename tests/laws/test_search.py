@@ -16,6 +16,7 @@ from toys import MAKERS, NORMALISATIONS, Recurrent, Script, Table, answers, task
 from transduce import testing, tree
 from transduce.problem import Problem
 from transduce.search import (
+    BankedBeam,
     Beam,
     DiverseBeam,
     Epsilon,
@@ -50,6 +51,7 @@ SEARCHES: list[SearchBlueprint] = [
     Sample(samples=3, truncations=(Typical(), MinP(), Epsilon()), seed=1),
     StochasticBeam(width=1),
     StochasticBeam(width=6, seed=2),
+    BankedBeam(width=3, n_best=2),
     DiverseBeam(groups=4, width=1),
     DiverseBeam(groups=3, width=3, penalty=1.5),
     Exact(nodes=40),

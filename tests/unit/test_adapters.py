@@ -22,6 +22,7 @@ from transduce.models.heads import LinearHead
 from transduce.nn.addition import learned
 from transduce.problem import Problem
 from transduce.recipe import train
+from transduce.recipe.calibrate import calibrate
 from transduce.recipe.start import merge
 from transduce.recipe.use import verify
 from transduce.train.checkpoint import tensors
@@ -112,6 +113,19 @@ def test_merging_makes_a_plain_model(tmp_path: Path) -> None:
     for one, other in zip(Transducer(loaded, CPU)(TEXTS), wanted, strict=True):
         assert one.text == other.text
         assert one.score == pytest.approx(other.score, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_can_be_calibrated(tmp_path: Path, kind: str) -> None:
+    made(tmp_path, kind)
+    before = Transducer.load(tmp_path / "adapter", "cpu")("abc")
+    (tmp_path / "held.tsv").write_text("abc\tcba\nbcd\tdcb\n", encoding="utf-8")
+    calibrate(tmp_path / "adapter", [tmp_path / "held.tsv"])
+    written = folder.read_json(tmp_path / "adapter" / "adapter.json")
+    after = Transducer.load(tmp_path / "adapter", "cpu")
+    assert after.temperature == written["temperature"] != 1.0
+    assert after("abc").score == before.score
+    assert Transducer.load(tmp_path / "base", "cpu").temperature == 1.0
 
 
 def test_what_cannot_be_merged_is_refused(tmp_path: Path) -> None:

@@ -194,3 +194,11 @@ def test_what_an_objective_lacks_is_said_before_training() -> None:
     with pytest.raises(Problem, match=r"train\.objective: the coverage loss"):
         found("train.objective=coverage", "model.decoder.connection=fixed")
     found("train.objective=coverage")
+
+
+def test_objectives_are_tried_as_they_are_first_and_last() -> None:
+    late = "train.objective={kind: in_turn, updates: 99, then: r_drop}"
+    found(late)
+    with pytest.raises(Problem, match=r"train\.objective: r_drop compares two passes"):
+        found(late, "model.encoder.dropout=0", "model.decoder.dropout=0")
+    found("train.objective={kind: minimum_risk, metric: exact, samples: 3}")

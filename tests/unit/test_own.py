@@ -30,8 +30,8 @@ from transduce.train.objective import Loss, ObjectiveBlueprint
 class Doubled(ObjectiveBlueprint):
     kind: Literal["doubled"] = "doubled"
 
-    def build(self):
-        def objective(model, batch):
+    def build(self, task):
+        def objective(model, batch, moment):
             total, nll = model(batch.sources, batch.inputs, batch.labels)
             return Loss(2 * total, nll)
         return objective

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,17 @@ from transduce.data.batch import Batch
 from transduce.data.stream import START, Position
 from transduce.models.build import ModelBlueprint, build
 from transduce.models.seq2seq import Seq2Seq
+from transduce.problem import Problem
 from transduce.sequences import Sequences
 from transduce.train.loop import Plan, TrainState, Update, steps
-from transduce.train.objective import CoverageBlueprint, CrossEntropyBlueprint, Learner, Loss
+from transduce.train.objective import (
+    CoverageBlueprint,
+    CrossEntropyBlueprint,
+    Learner,
+    Loss,
+    Moment,
+    Objective,
+)
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.parallel import ALONE, Group, joined
 from transduce.train.precision import Precision
@@ -43,23 +51,23 @@ def stream() -> Iterator[tuple[Position, Batch]]:
         yield Position(0, number + 1), batch(number, size)
 
 
-def cross_entropy(model: Seq2Seq, given: Batch) -> Loss:
-    return CrossEntropyBlueprint().build()(model, given)
+def cross_entropy(model: Seq2Seq, given: Batch, moment: Moment) -> Loss:
+    return CrossEntropyBlueprint().build()(model, given, moment)
 
 
-def coverage(model: Seq2Seq, given: Batch) -> Loss:
-    return CoverageBlueprint().build()(model, given)
+def coverage(model: Seq2Seq, given: Batch, moment: Moment) -> Loss:
+    return CoverageBlueprint().build()(model, given, moment)
 
 
-def of_some_rows(model: Seq2Seq, given: Batch) -> Loss:
+def of_some_rows(model: Seq2Seq, given: Batch, moment: Moment) -> Loss:
     """Use a parameter for even rows alone, which one process of two has none of."""
-    loss = cross_entropy(model, given)
+    loss = cross_entropy(model, given, moment)
     even = int((given.index % 2 == 0).sum())
-    return Loss(loss.total + even * model.some.sum(), loss.nll) if even else loss
+    return Loss(loss.total + even * model.get_parameter("some").sum(), loss.nll) if even else loss
 
 
 def learn(
-    group: Group, sides: dict[str, Any], objective: Callable[[Seq2Seq, Batch], Loss], each: int
+    group: Group, sides: dict[str, Any], objective: Objective, each: int
 ) -> tuple[list[Update], Tensor]:
     torch.manual_seed(1)
     model = build(ModelBlueprint.model_validate(sides), {"source": SYMBOLS, "target": SYMBOLS})
@@ -76,7 +84,7 @@ def learn(
     return updates, torch.cat(weights)
 
 
-def as_alone(sides: dict[str, Any], objective: Callable[[Seq2Seq, Batch], Loss], each: int) -> None:
+def as_alone(sides: dict[str, Any], objective: Objective, each: int) -> None:
     with joined(CPU) as group:
         assert group.size > 1
         ours, weights = learn(group, sides, objective, each)
@@ -110,7 +118,7 @@ def test_several_processes_learn_what_one_does(
     tmp_path: Path,
     size: int,
     sides: dict[str, Any],
-    objective: Callable[[Seq2Seq, Batch], Loss],
+    objective: Objective,
     each: int,
 ) -> None:
     run = Together(size, tmp_path / "log", as_alone, sides, objective, each)
@@ -137,6 +145,17 @@ def speak(path: Path) -> None:
 def test_processes_tell_each_other_what_only_one_knows(tmp_path: Path) -> None:
     run = Together(2, tmp_path / "log", speak, tmp_path / "touched")
     assert run.codes() == [0, 0], run.said
+
+
+def fail() -> None:
+    with joined(CPU):
+        raise Problem("all have it")
+
+
+def test_a_problem_that_all_have_is_told_by_the_first_alone(tmp_path: Path) -> None:
+    run = Together(3, tmp_path / "log", fail)
+    assert run.codes() == [1, 2, 2], run.said
+    assert run.said.count("Problem: all have it") == 1
 
 
 def test_one_process_speaks_with_nobody() -> None:

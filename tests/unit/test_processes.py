@@ -28,7 +28,7 @@ train: {max_steps: 12, batch: {tokens: 24}, threads: 1, precision: fp32, log_eve
 validation: {every: 6, examples: 4, keep: 2, average: false, patience: 0}
 metrics: [exact]
 """
-DROPOUT = ("model.encoder.dropout=0.4", "model.decoder.dropout=0.4")
+DROPOUT = ("model.encoder.dropout=0.4", "model.decoder.dropout=0.4", "train.moving_average=0.9")
 ENDLESS = ("train.max_steps=100000", "validation.every=100000")
 
 
@@ -144,7 +144,7 @@ def test_a_mistake_is_told_once_by_the_first_for_whom_the_others_wait(data: Path
 def test_a_problem_that_all_have_is_told_once(data: Path) -> None:
     training = Training(data, "run", 2, "train.optimiser.rate=1e30", "train.optimiser.clip=1e30")
     assert training.codes() == [2, 2]
-    assert training.said.count("is not a number") == 1
+    assert training.said.count("updates in a row are not numbers") == 1
 
 
 def run(data: Path, *module: str) -> subprocess.Popen[str]:

@@ -178,6 +178,12 @@ def test_a_model_that_writes_from_right_to_left() -> None:
     answer = model("abc")
     said = [token.piece for token in answer.tokens if token.piece not in ("</s>", "<unk>", "<s>")]
     assert answer.text.replace("⁇", "") == "".join(said[::-1])
+    alone = parts | {"model": LANGUAGE, "joint": True}
+    both = {"source": codecs["target"], "target": codecs["target"]}
+    language = Transducer(Bundle.make(BundleBlueprint.model_validate(alone), both))
+    assert language.force([""], ["abc"])[0][0].piece == "c"
+    with pytest.raises(Problem, match="goes on with no beginning"):
+        language("abc")
     with pytest.raises(Problem, match="its end comes first"):
         list(model.stream("abc", Greedy()))
     with pytest.raises(Problem, match=r"^constraints: they are for texts from left to right"):

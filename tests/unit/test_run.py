@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from transduce import folder
 from transduce.blueprint import parse
@@ -18,6 +19,7 @@ from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe import train
 from transduce.recipe.use import evaluate
+from transduce.train.precision import Precision, Setting
 from transduce.train.progress import Show
 from transduce.transducer import Transducer
 
@@ -175,6 +177,45 @@ def test_changed_data_is_noticed(data: Path) -> None:
     (data / "train.tsv").write_text("1\t2\n" * 50, encoding="utf-8")
     with pytest.raises(Problem, match="data"):
         run(data, "run")
+
+
+def test_changed_dev_data_is_noticed(data: Path) -> None:
+    run(data, "run", "train.max_steps=6")
+    (data / "dev.tsv").write_text("1\t2\n" * 50, encoding="utf-8")
+    with pytest.raises(Problem, match="the dev data, which decides what is the best model, is not"):
+        run(data, "run")
+
+
+def test_another_end_of_a_schedule_that_was_followed_is_refused(data: Path) -> None:
+    """In its warm-up a schedule does not know its end yet."""
+    cosine = "train.optimiser.schedule={kind: cosine, warmup: 8}"
+    begun = run(data, "run", cosine, "train.max_steps=7")
+    run(data, "run", cosine, "train.max_steps=12")
+    with pytest.raises(Problem) as caught:
+        run(data, "run", cosine, "train.max_steps=24")
+    assert str(caught.value) == (
+        f"{begun}: this run has made 12 updates at rates that the schedule cosine laid out for 12 "
+        "updates, not 24; set train.max_steps: 12, or choose another folder to begin anew"
+    )
+    run(data, "run", cosine, "train.max_steps=12")
+
+
+def test_the_number_type_is_that_of_the_beginning(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which one is faster is measured, and another time another one may win."""
+    asked: list[str] = []
+
+    def measured(setting: Setting, device: torch.device) -> Precision:
+        asked.append(setting)
+        return Precision(torch.bfloat16 if setting == "bf16" else torch.float32, "test")
+
+    monkeypatch.setattr("transduce.recipe.same.choose", measured)
+    begun = run(data, "run", "train.precision=auto", "train.max_steps=1")
+    facts = folder.read_json(begun / "environment.json")
+    folder.write_json(begun / "environment.json", facts | {"precision": "bf16"})
+    run(data, "run", "train.precision=auto", "train.max_steps=2")
+    assert asked == ["auto", "bf16"]
 
 
 def test_two_processes_do_not_train_in_one_folder(data: Path) -> None:

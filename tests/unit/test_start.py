@@ -233,7 +233,7 @@ def test_more_layers_are_new_and_fewer_are_left() -> None:
 @pytest.mark.parametrize("tokens", ["words", "characters", {"kind": "words", "size": 6}])
 def test_an_extended_vocabulary_is_the_old_one_and_more(tokens: str | dict[str, Any]) -> None:
     old = codec(tokens, ["a b c", "a b"])
-    new = extend(old, ["b", "d", "</s>"], "source")
+    new = extend(old, codec(tokens, ["b d"]), "source")
     assert list(new.tokeniser.vocabulary) == [*old.tokeniser.vocabulary, "d"]
     assert new.encode("a b") == old.encode("a b")
     assert new.size == old.size + 1
@@ -244,7 +244,16 @@ def test_an_extended_vocabulary_is_the_old_one_and_more(tokens: str | dict[str, 
 def test_pieces_and_bytes_cannot_be_extended() -> None:
     for tokens in ("bytes", {"kind": "sentencepiece", "size": 300}):
         with pytest.raises(Problem, match=r"no symbols can be added; keep"):
-            extend(codec(tokens, ["abc abd"] * 20), ["x"], "source")
+            extend(codec(tokens, ["abc abd"] * 20), codec("words", ["x"]), "source")
+
+
+def test_reserved_symbols_keep_their_vectors_and_new_ones_are_added() -> None:
+    plain = CodecBlueprint.model_validate({"tokens": "characters"})
+    old = TextCodec.learn(plain, ["ab"], ["<2de>"])
+    new = extend(old, TextCodec.learn(plain, ["bc"], ["<2fr>", "<2de>"]), "source")
+    assert new.reserved == ("<2de>", "<2fr>")
+    assert new.size == old.size + 2
+    assert rows(new, old).sources == [[0], [1], [2], [3], [4], [], [5], []]
 
 
 def test_a_new_symbol_begins_as_the_mean_of_its_pieces() -> None:
@@ -299,6 +308,7 @@ def test_a_side_of_which_nothing_is_taken_is_learned(data: Path) -> None:
         ("text.source.tokens.kind=words", "keeps? .*text|leave text out"),
         ("text.joint=true", "the base has a vocabulary for each side"),
         ("model.encoder.width=16", r"has shape .* in the base and .* here"),
+        ("text.of=base", "the vocabulary is the base's already"),
         ("start.run=nowhere", "no such folder"),
         ("start.take=[encode]", "encoder"),
     ],
@@ -314,6 +324,53 @@ def test_a_check_tells_what_would_be_taken(data: Path) -> None:
     assert "begins from" in said
     assert "source vocabulary: 13 vectors taken" in said
     assert not (data / "start.json").exists()
+
+
+SPEECHLESS = [
+    "model.encoder=none",
+    "data.train={kind: monolingual, path: lines.txt}",
+    "data.dev={kind: monolingual, path: lines.txt}",
+    "validation.choose_by=loss",
+]
+
+
+def test_a_language_model_begins_from_another_and_gives_its_decoder_away(data: Path) -> None:
+    (data / "lines.txt").write_text("12\n345\n6\n" * 9, encoding="utf-8")
+    narrow = ["model.decoder={kind: recurrent, embedding: 8, width: 16, connection: initial}"]
+    first = parse(BASE, Experiment, "t", [*SPEECHLESS, *narrow, "train.max_steps=2"])
+    assert train(first, data, data / "language", QUIET) == 0
+    more = [*SPEECHLESS[1:], "start.run=language", "train.max_steps=2"]
+    again = Bundle.load(tune(data, "again", *more) / "model")
+    assert again.model.decoder.embedding.num_embeddings == again.codecs["target"].size
+    before = Bundle.load(data / "language" / "model")
+    assert again.codecs["target"].fingerprint == before.codecs["target"].fingerprint
+    small = [
+        f"model.{side}={{kind: recurrent, embedding: 8, width: 16}}"
+        for side in ("encoder", "decoder")
+    ]
+    with pytest.raises(Problem, match="no encoder in common"):
+        tune(data, "both", "start.run=language", *small)
+    given = ["start={run: language, take: [decoder, head]}", "text.source.tokens=characters"]
+    made = Bundle.load(tune(data, "given", *given, *small, "train.max_steps=2") / "model")
+    assert made.codecs["target"].fingerprint == before.codecs["target"].fingerprint
+    record = json.loads((data / "given" / "start.json").read_text())
+    assert "decoder.stack.layers.0.weight_ih_l0" in record["taken"]
+    assert "decoder.bridge.weight" in record["new"]
+
+
+def test_what_was_learned_from_text_alone_goes_on_with_pairs_and_with_text(data: Path) -> None:
+    (data / "lines.txt").write_text("012 345\n67 a\n89 b\n" * 9, encoding="utf-8")
+    text = [f"data.{name}={{kind: denoise, path: lines.txt}}" for name in ("train", "dev")]
+    made = [*text, "text.joint=true", "model.tie=all", "model.decoder.embedding=8"]
+    first = parse(BASE, Experiment, "t", [*made, "train.max_steps=2"])
+    assert train(first, data, data / "base2", QUIET) == 0
+    before = Bundle.load(data / "base2" / "model").codecs["source"]
+    assert before.reserved
+    for name, changes in (("pairs", []), ("text", text)):
+        again = tune(data, name, "start.run=base2", "train.max_steps=2", *changes)
+        assert Bundle.load(again / "model").codecs["target"].fingerprint == before.fingerprint
+        record = json.loads((again / "start.json").read_text())
+        assert record["new"] == record["left"] == []
 
 
 def test_the_fingerprint_is_of_what_answers(tmp_path: Path) -> None:

@@ -37,10 +37,11 @@ def bundle(
     search: dict[str, Any] | str = "beam",
     joint: bool = False,
     longest: tuple[float, int] = (1.0, 10),
+    texts: tuple[list[str], list[str]] = (SOURCES, TARGETS),
 ) -> Bundle:
     """Make a random model that is sure of itself and says nothing but text."""
     text = TextBlueprint.model_validate({"source": {"tokens": "characters"}, "joint": joint})
-    codecs = learn_codecs(text, SOURCES, TARGETS)
+    codecs = learn_codecs(text, *texts)
     facts = {"model": model, "search": search, "joint": joint, "longest": longest}
     torch.manual_seed(2)  # one of the draws whose models tell texts apart
     made = Bundle.make(BundleBlueprint.model_validate(facts), codecs)

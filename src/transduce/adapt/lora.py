@@ -40,7 +40,7 @@ class LoraBlueprint(AdaptBlueprint):
         return len(places)
 
     def _is_smaller(self, weight: nn.Parameter) -> bool:
-        rows, columns = weight.shape[0], weight[0].numel()
+        rows, columns = weight.shape[0], weight.shape[1:].numel()
         return self.rank * (rows + columns) < weight.numel()
 
 

@@ -57,7 +57,8 @@ def take(model: Seq2Seq, base: Seq2Seq, start: StartBlueprint, rows: Mapping[Sid
     Raises:
         Problem: a parameter has another shape there, or something named is in one of them alone.
     """
-    theirs = dict(base.named_parameters(remove_duplicate=False))
+    named = base.named_parameters(remove_duplicate=False)
+    theirs = {name: value for name, value in named if value.numel()}  # what reads no source is none
     tables = {id(table) for table in _tables(model)}
     met = set[Piece]()
     found = Taken([], [], [])
@@ -70,8 +71,14 @@ def take(model: Seq2Seq, base: Seq2Seq, start: StartBlueprint, rows: Mapping[Sid
             by_symbol = rows[SIDES[piece]] if id(parameter) in tables else None
             _copy(parameter, theirs[name], by_symbol, name, piece)
         (found.taken if known else found.new).append(names[0])
-    if missing := [piece for piece in start.take if piece not in met]:
-        raise Problem(f"the base and this model have no {missing[0]} in common", "start.take")
+    every = {name for part in (model, base) for name, _ in part.named_parameters()}
+    wanted = {piece for piece in start.take if any(belongs(name, piece) for name in every)}
+    if missing := sorted(wanted - met):  # a language model has no encoder, and need not say so
+        raise Problem(
+            f"the base and this model have no {missing[0]} in common; leave it out, or leave model "
+            "out to have the base's",
+            "start.take",
+        )
     ours = {name for names, _ in parameters(model) for name in names}
     found.left.extend(names[0] for names, _ in parameters(base) if ours.isdisjoint(names))
     return found
@@ -97,8 +104,10 @@ def _copy(
 
 def _tables(model: Seq2Seq) -> Iterator[nn.Parameter]:
     """Yield the parameters with a row for each symbol."""
-    yield model.get_parameter("encoders.source.embedding.weight")
-    yield model.get_parameter("decoder.embedding.weight")
+    named = dict(model.named_parameters(remove_duplicate=False))
+    for name in ("encoders.source.embedding.weight", "decoder.embedding.weight"):
+        if name in named:  # a language model has one
+            yield named[name]
     for part in model.head.modules():
         if isinstance(part, LinearHead):
             yield part.bias

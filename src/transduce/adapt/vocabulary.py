@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -29,10 +29,8 @@ class Rows(NamedTuple):
         return said + (f", {none:,} drawn" if none else "")
 
 
-def extend(
-    codec: TextCodec, pieces: Iterable[str], side: str, reserved: Sequence[str] = ()
-) -> TextCodec:
-    """Return a codec that knows further pieces and reserved symbols, numbered behind the others.
+def extend(codec: TextCodec, other: TextCodec, side: str) -> TextCodec:
+    """Return a codec that also knows what ``other`` knows, numbered behind its own.
 
     Raises:
         Problem: its tokeniser does not look pieces up in a list.
@@ -44,16 +42,14 @@ def extend(
             "vocabulary (what it does not hold is spelt or unknown) or replace it",
             "start.vocabulary",
         )
-    known = list(codec.tokeniser.vocabulary)[len(SPECIALS) :]
-    whole = Vocabulary(dict.fromkeys([*known, *(p for p in pieces if p not in SPECIALS)]))
+    both = [*codec.tokeniser.vocabulary, *other.tokeniser.vocabulary]
+    whole = Vocabulary(dict.fromkeys(piece for piece in both if piece not in SPECIALS))
     if tokens.size is not None:
         tokens = tokens.model_copy(update={"size": max(tokens.size, len(whole))})
     blueprint = codec.blueprint.model_copy(update={"tokens": tokens})
-    return TextCodec(
-        blueprint,
-        tokens.load(whole.to_bytes(), side),
-        tuple(dict.fromkeys([*codec.reserved, *reserved])),
-    )
+    tokeniser = tokens.load(whole.to_bytes(), side)
+    reserved = tuple(dict.fromkeys([*codec.reserved, *other.reserved]))
+    return replace(codec, blueprint=blueprint, tokeniser=tokeniser, reserved=reserved)
 
 
 def rows(new: TextCodec, old: TextCodec) -> Rows:
@@ -75,8 +71,8 @@ def rows(new: TextCodec, old: TextCodec) -> Rows:
             found.append([id for id in vocabulary.ids(_cut(old.tokeniser, text)) if id != UNK])
         else:
             found.append([])
-    found += [old.encode(name) if name in old.reserved else [] for name in new.reserved]
-    return Rows(found)
+    kept = {name: len(vocabulary) + place for place, name in enumerate(old.reserved)}
+    return Rows([*found, *([kept[name]] if name in kept else [] for name in new.reserved)])
 
 
 def _cut(tokeniser: Tokeniser, text: str) -> list[str]:

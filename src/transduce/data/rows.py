@@ -96,3 +96,11 @@ class Rows(ABC):
     @abstractmethod
     def example(self, index: int) -> Example:
         """Return an example as text."""
+
+    def index(self, row: int) -> int:
+        """Return the example that a row belongs to."""
+        return int(np.searchsorted(self.starts(), row, side="right")) - 1
+
+    def place(self, row: int) -> str:
+        """Return where the example of a row was read, as file:line."""
+        return self.example(self.index(row)).place

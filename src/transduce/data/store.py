@@ -118,6 +118,10 @@ class Store(Rows):
         references = tuple(self.texts[TARGET].text(row) for row in rows)
         return Example(sources, references, self.places.text(index))
 
+    def place(self, row: int) -> str:
+        """Return where the example of a row was read, as file:line."""
+        return self.places.text(self.index(row))
+
     def _places(self, side: str, rows: NDArray[np.int64], picks: Picks | None) -> NDArray[np.int64]:
         """Return where the encodings of rows stand on one side."""
         places = (rows if side == TARGET else self._examples(rows)) * self.variants[side]

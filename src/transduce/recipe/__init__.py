@@ -16,22 +16,24 @@ from transduce.recipe.finish import finish
 from transduce.recipe.prepare import device, prepare
 from transduce.recipe.run import Run
 from transduce.recipe.start import resolve
+from transduce.recipe.writing import writable
 from transduce.train.parallel import Group, joined
 from transduce.train.progress import Show, duration
-from transduce.train.signals import listening
+from transduce.train.signals import Broken, listening
 
 
 def train(experiment: Experiment, base: Path, folder: Path, show: Show) -> int:
     """Train, or go on with, the run in ``folder``; return the exit code.
 
-    Paths in the experiment are relative to ``base``. 0: finished; 130 or 143: a signal asked for
-    an end, the run is saved and the same command goes on with it.
+    Paths in the experiment are relative to ``base``. 0: finished; 75: the time is over; 130, 138 or
+    143: Ctrl-C, SIGUSR1 or SIGTERM asked for an end. After all but 0 the run is saved, and the same
+    command goes on with it.
 
     Raises:
         Problem: something in the experiment, the data or the folder has to be put right.
     """
     experiment = resolve(experiment, base)
-    with joined(device(experiment.train.device)) as group:
+    with writable(folder), joined(device(experiment.train.device)) as group:
         if not group.first:
             show = Show(quiet=True)
         _same_settings(experiment, group)
@@ -39,20 +41,26 @@ def train(experiment: Experiment, base: Path, folder: Path, show: Show) -> int:
             torch.set_num_threads(threads)
         torch.manual_seed(experiment.seed)
         alone_ = alone(folder, wait=False) if group.first else nullcontext()
-        with alone_, listening() as stop:
-            with group.in_turn():
-                prepared = prepare(experiment, base, folder, show)
-                run = Run(experiment, folder, prepared, show, group)
-            if not run.resume():
-                run.describe()
-            run.learn(stop)
-            if stop:
-                show.say(f"stopped and saved at step {run.state.step}; train again to go on")
+        with alone_, listening(experiment.train.time_limit) as stop:
+            try:
+                # one of several cannot break off what the others wait for
+                with stop.at_once() if group.size == 1 else nullcontext(), group.in_turn():
+                    prepared = prepare(experiment, base, folder, show)
+                    run = Run(experiment, folder, prepared, show, group)
+                if not run.resume():
+                    run.describe()
+                run.learn(stop)
+                run.require_saved()
+                if stop:
+                    return stop.exit_code
+                if group.first:
+                    with stop.at_once():
+                        page = finish(run)
+                    took = duration(run.state.seconds)
+                    show.say(f"trained in {took}\nmodel: {folder / 'model'}\nreport: {page}")
+            except Broken:
+                show.say("stopped, and nothing is lost; train again to go on")
                 return stop.exit_code
-            if group.first:
-                page = finish(run)
-                took = duration(run.state.seconds)
-                show.say(f"trained in {took}\nmodel: {folder / 'model'}\nreport: {page}")
     return 0
 
 

@@ -79,7 +79,8 @@ def calibrate(run: Path, data: Sequence[Path], parts: Sequence[Path] = ()) -> st
     model.temperature = fit(model, examples)
     after = CalibrationBlueprint().of_tokens(model, examples)
     path = run if is_bundle(run) else run / "model"
-    blueprint = read(path / BLUEPRINT, BundleBlueprint)
+    adapted = model.bundle.addendum is not None  # its settings are those of two folders
+    blueprint = model.bundle.blueprint if adapted else read(path / BLUEPRINT, BundleBlueprint)
     blueprint = blueprint.model_copy(update={"temperature": model.temperature})
     card = (path / CARD).read_text(encoding="utf-8")
     weights = read_weights(path / WEIGHTS)

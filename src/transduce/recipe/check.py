@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from transduce.data.batch import Example
 from transduce.data.lines import Skipped
 from transduce.evaluate import evaluate
 from transduce.experiment import Experiment
-from transduce.models.build import build
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, prepare
 from transduce.recipe.start import begin, resolve
-from transduce.train.objective import Learner
+from transduce.recipe.task import task, untrained
+from transduce.train.objective import Learner, Moment
 from transduce.train.progress import Show
 from transduce.train.track import tensorboard
+from transduce.transducer import Transducer
 
 SCORED = 100  # dev examples that the metrics are tried on
+TRIED = 8  # dev examples that the objective is tried on
 
 
 def check(experiment: Experiment, base: Path, show: Show) -> str:
@@ -37,10 +40,11 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
     scored = prepared.dev[:SCORED]
     evaluate(metrics, [e.references[0] for e in scored], [e.references for e in scored])
     sizes = {name: codec.size for name, codec in prepared.codecs.items()}
-    model = build(experiment.model, sizes)
+    bundle = untrained(experiment, prepared)
+    model = bundle.model
     begun = begin(model, prepared.codecs, experiment, None)
     check_lengths(model.longest, prepared)
-    _try(Learner(model, experiment.train.objective.build()), prepared)
+    _try(experiment, prepared, Transducer(bundle, torch.device("cpu")))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     steps = experiment.train.max_steps
     tokens = int(prepared.counts["train"]["target_tokens"])
@@ -60,9 +64,13 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
 
 
 @torch.no_grad()
-def _try(learner: Learner, prepared: Prepared) -> None:
-    """Compute one loss, as an objective may ask for what a model does not have."""
-    learner(next(prepared.dev_batches()))
+def _try(experiment: Experiment, prepared: Prepared, model: Transducer) -> None:
+    """Compute the first loss and the last, as objectives may ask for what a model does not have."""
+    store = prepared.dev_store
+    objective = experiment.train.objective.build(task(model, store))
+    learner = Learner(model.model, objective).train()
+    for step in (0, experiment.train.max_steps - 1):
+        learner(store.batch(np.arange(min(TRIED, len(store)))), Moment(step, experiment.seed))
 
 
 def _corpus(name: str, prepared: Prepared) -> str:

@@ -26,6 +26,7 @@ from transduce.data.stream import by_length
 from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe import start
+from transduce.recipe.same import same_data, same_schedule
 from transduce.recipe.vocabularies import vocabularies
 from transduce.text.codec import TextCodec
 from transduce.train.progress import Show
@@ -34,6 +35,7 @@ FREE = (  # settings that may change between the parts of a run without making i
     ("train", "max_steps"),
     ("train", "log_every"),
     ("train", "tensorboard"),
+    ("train", "time_limit"),
     ("train", "threads"),
     ("train", "recompute"),
     ("validation", "patience"),
@@ -108,9 +110,10 @@ def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) ->
         counts[name]["skipped"] = sum(left_out.counts.values())
         _tell(name, left_out, show)
     counts["vocabulary"] = {name: codec.size for name, codec in codecs.items()}
-    counts["train"]["fingerprint"] = stores["train"].fingerprint
-    if run is not None:
-        _same_data(stores["train"], run)
+    for name, store in stores.items():
+        counts[name]["fingerprint"] = store.fingerprint
+        if run is not None:
+            same_data(name, store.fingerprint, run)
     train, dev = stores["train"], stores["dev"]
     if slots and train.largest("source") < codecs["source"].size:
         show.say(
@@ -182,7 +185,8 @@ def _same_experiment(experiment: Experiment, run: Path) -> None:
     """Write the experiment into a new run folder; refuse an old one of another experiment."""
     path = run / "experiment.yaml"
     if path.exists():
-        before = _settings(blueprint.read(path, Experiment))
+        begun = blueprint.read(path, Experiment)
+        before = _settings(begun)
         now = _settings(experiment)
         changed = sorted(
             key for key in before.keys() | now.keys() if before.get(key) != now.get(key)
@@ -194,21 +198,11 @@ def _same_experiment(experiment: Experiment, run: Path) -> None:
                 f"{len(changed) - 1} more); choose another folder, or put them back to go on",
                 str(run),
             )
-    run.mkdir(parents=True, exist_ok=True)
+        same_schedule(begun, experiment, run)
+    folder.make(run)
     text = blueprint.dump(experiment)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         folder.write_text(path, text)
-
-
-def _same_data(store: Rows, run: Path) -> None:
-    """Refuse to go on with a run whose training data has changed."""
-    path = run / "data.json"
-    if path.exists() and folder.read_json(path)["train"]["fingerprint"] != store.fingerprint:
-        raise Problem(
-            "the training data is not what it was when this run began; choose another folder, or "
-            "put the data back to go on",
-            str(run),
-        )
 
 
 def _settings(experiment: Experiment) -> dict[tuple[str, ...], Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 
 from transduce import folder
-from transduce.bundle import Bundle, BundleBlueprint
 from transduce.data.batch import Example
-from transduce.data.stream import Position, batches
+from transduce.data.stream import Position
 from transduce.evaluate import Score
 from transduce.experiment import Experiment
+from transduce.problem import Problem
 from transduce.recipe.card import card
+from transduce.recipe.faults import last_good, naming, updates
 from transduce.recipe.fit import check_lengths
 from transduce.recipe.prepare import Prepared, device, environment
-from transduce.recipe.start import addendum, begin
+from transduce.recipe.same import same_precision
+from transduce.recipe.start import begin
+from transduce.recipe.task import task, untrained
 from transduce.recipe.validate import (
     Validation,
     judge,
@@ -28,16 +31,19 @@ from transduce.recipe.validate import (
     sample_records,
     spread,
 )
+from transduce.recipe.writing import Writing
 from transduce.train import checkpoint
-from transduce.train.loop import Plan, TrainState, Update, steps
+from transduce.train.loop import Plan, TrainState, Update
 from transduce.train.moving_average import MovingAverage
 from transduce.train.objective import Learner
 from transduce.train.parallel import ALONE, Group
 from transduce.train.precision import choose
 from transduce.train.progress import Show
-from transduce.train.signals import Stop
+from transduce.train.signals import Broken, Stop
 from transduce.train.track import Journal, Record, TensorBoard
 from transduce.transducer import Transducer
+
+CHECKPOINT = "the checkpoint"
 
 
 @dataclass
@@ -69,24 +75,14 @@ class Run:
         self.prepared, self.show, self.group = prepared, show, group
         setting = experiment.train
         place = group.place(device(setting.device))
-        self.bundle = Bundle.make(
-            BundleBlueprint(
-                model=experiment.model,
-                search=experiment.search,
-                length=experiment.length,
-                constraints=experiment.constraints,
-                joint=experiment.one_vocabulary,
-                longest=prepared.longest,
-            ),
-            prepared.codecs,
-            addendum(experiment),
-        )
-        for line in begin(self.bundle.model, prepared.codecs, experiment, folder_):
+        self.bundle = untrained(experiment, prepared)
+        kept = folder_ if group.first else None
+        for line in begin(self.bundle.model, prepared.codecs, experiment, kept):
             show.say(line)
         check_lengths(self.bundle.model.longest, prepared)
         model = self.bundle.model.to(place)
         self.transducer = Transducer(self.bundle, place)
-        learner = Learner(model, setting.objective.build())
+        learner = Learner(model, setting.objective.build(task(self.transducer, prepared.train)))
         self.state = TrainState(learner, setting.optimiser.build(model), Position(0, 0))
         if setting.moving_average is not None:
             self.state.average = MovingAverage(model, setting.moving_average)
@@ -94,10 +90,11 @@ class Run:
             setting.optimiser,
             setting.max_steps,
             setting.accumulate,
-            group.seed(experiment.seed),
+            experiment.seed,
             place,
-            choose(setting.precision, place),
+            same_precision(setting.precision, place, folder_),
             setting.recompute,
+            setting.faults,
         )
         self.metrics = [metric.build() for metric in experiment.metrics]
         self.names = [metric.kind for metric in experiment.metrics]
@@ -107,6 +104,7 @@ class Run:
         )
         self.board: TensorBoard | None = None
         self.best = Best([])
+        self.writing = Writing(show)
 
     @property
     def checkpoints(self) -> Path:
@@ -119,16 +117,22 @@ class Run:
         if newest is not None:
             self._restore(newest)
         self.group.same(self.state.learner.parameters())
+        self.rewind()
+        return newest is not None
+
+    def rewind(self) -> None:
+        """Forget what was written down after the update at which the run stands."""
         if not self.group.first:
-            return newest is not None
+            return
         for journal in (self.journal, self.samples):
-            journal.rewind(self.state.step)
+            with self.writing.trying(journal.path.name):
+                journal.rewind(self.state.step)
         if self.experiment.train.tensorboard:
             self.board = TensorBoard(self.folder / "tensorboard", self.state.step)
+        self.best = Best([])
         for record in self.journal.read():
             if record["kind"] == "validation":
                 self.best.enter(record["quality"], record["step"], self.experiment.validation.keep)
-        return newest is not None
 
     def _agree(self) -> Path | None:
         """Return the newest undamaged checkpoint; compute in the precision of the first process."""
@@ -174,28 +178,63 @@ class Run:
     def learn(self, stop: Stop) -> None:
         """Make updates until the end, an early end, or a signal; validate and save on the way."""
         setting = self.experiment
-        stream = batches(
-            self.prepared.train, setting.train.batch, setting.seed, self.state.position
-        )
+        if not checkpoint.every(self.checkpoints):
+            self._save()  # there is always one to go back to
+            self.require_saved()
+        if self._due() and self.state.validated < self.state.step:
+            self._validate(stop)  # a signal came in between
+        if asked := stop.asked(self.group):
+            self._stopped()
+        if asked or self._exhausted():
+            return
         window: list[Update] = []
         self.show.start(self.state.step, self.plan.steps)
         try:
-            for update in steps(self.state, stream, self.plan, self.group):
-                window.append(update)
+            for update in updates(self):
+                if window and window[-1].step >= update.step:
+                    window = []  # the run went back
+                if update.fault is None:
+                    window.append(update)
                 last = update.step == self.plan.steps
-                if update.step % setting.train.log_every == 0 or last:
+                if window and (update.step % setting.train.log_every == 0 or last):
                     self._log(window)
                     window = []
-                due = update.step % setting.validation.every == 0 or last
-                if due:
-                    self._validate()
-                asked = stop.asked(self.group)
-                if asked and not due:
-                    self._save()
-                if asked or (due and self._exhausted()):
+                if self._due():
+                    self._validate(stop)
+                if asked := stop.asked(self.group):
+                    self._stopped()
+                if asked or (self._due() and self._exhausted()):
                     break
         finally:
             self.show.end()
+
+    def _due(self) -> bool:
+        """Whether this update is one that a validation follows."""
+        step = self.state.step
+        return step % self.experiment.validation.every == 0 or step == self.plan.steps
+
+    def _stopped(self) -> None:
+        """Save the run as it stands, if it is not, and say so."""
+        step, last = self.state.step, self.plan.steps
+        if not (self.checkpoints / checkpoint.name(step)).exists():
+            self._save()
+        self.require_saved()
+        self.show.say(f"stopped and saved at step {step} of {last}; train again to go on")
+
+    def require_saved(self) -> None:
+        """Make sure that the last checkpoint was written.
+
+        Raises:
+            Problem: it could not be.
+        """
+        if why := self.writing.failed.get(CHECKPOINT):
+            before = checkpoint.every(self.checkpoints)
+            raise Problem(
+                f"step {self.state.step} could not be saved ({why}); make room or let it be "
+                "written, then train again: it goes on "
+                f"{f'from {before[-1].name}' if before else 'from the start'}",
+                str(self.checkpoints),
+            )
 
     def _log(self, window: Sequence[Update]) -> None:
         tokens = sum(update.tokens for update in window)
@@ -212,16 +251,21 @@ class Run:
             "tokens_per_second": tokens / seconds,
             "seconds": self.state.seconds,
         }
-        self._note(record)
+        self.note(record)
         self.show.update(record, self.plan.steps, seconds / len(window))
 
-    def _validate(self) -> None:
-        """Score the model on dev, write that down, save, keep the best."""
+    def _validate(self, stop: Stop) -> None:
+        """Score the model on dev, write that down, save, keep the best; a signal comes first."""
         setting = self.experiment.validation
-        with self._averaged():
-            found = self.measure() if self.group.first else None
+        found = None
+        if self.group.first:
+            with suppress(Broken), stop.at_once(), self._averaged():
+                found = self.measure()
+        if not self.group.tell(found is not None):
+            return
         self.state.scores.append(self.group.tell(found.quality if found else 0.0))
-        if found is None:
+        self.state.validated = self.state.step
+        if found is None:  # another process has it
             return
         best = self.best.enter(found.quality, self.state.step, setting.keep)
         record = {
@@ -234,12 +278,14 @@ class Run:
         }
         examples = self.dev_sample() if found.predictions else []
         samples = sample_records(self.state.step, examples, found.predictions, setting.samples)
-        self._note(record)
+        self.note(record)
         for sample in samples:
-            self.samples.add(sample)
+            with self.writing.trying(self.samples.path.name):
+                self.samples.add(sample)
         self._save()
         if best:
-            self.save_model(self.weights(), [], f"step {self.state.step}")
+            with self.writing.trying("the model folder"):
+                self.save_model(self.weights(), [], f"step {self.state.step}")
         self.show.validation(record, samples)
 
     def _averaged(self) -> AbstractContextManager[None]:
@@ -256,7 +302,8 @@ class Run:
         """Return how good the model is on dev as it stands."""
         setting = self.experiment.validation
         batches_ = self.prepared.dev_batches()
-        dev_loss = loss(self.bundle.model, batches_, self.plan.device, self.plan.precision)
+        with naming(self.prepared.dev_store):
+            dev_loss = loss(self.bundle.model, batches_, self.plan.device, self.plan.precision)
         if not self.experiment.model.encoder.reads:
             return Validation(*judge(dev_loss, [], [], setting.choose_by), [])
         predictions, scores = predict_and_score(
@@ -278,14 +325,19 @@ class Run:
         return [examples[i] for i in spread(len(examples), self.experiment.validation.examples)]
 
     def _save(self) -> None:
-        """Write a checkpoint and let go of those that are neither the last nor among the best."""
+        """Write a checkpoint; let go of those that are neither the last nor among the best."""
         if not self.group.first:
             return
-        saved = checkpoint.save(self.checkpoints, self.state, self.group.size)
-        kept = {checkpoint.name(step) for _, step in self.best.kept} | {saved.name}
-        for path in checkpoint.every(self.checkpoints)[:-2]:
-            if path.name not in kept:
-                checkpoint.remove(path)
+        with self.writing.trying(CHECKPOINT):
+            for journal in (self.journal, self.samples):
+                journal.force()  # what a checkpoint stands for is written down before it
+            saved = checkpoint.save(self.checkpoints, self.state, self.group.size)
+            kept = {checkpoint.name(step) for _, step in self.best.kept} | {saved.name}
+            if good := last_good(self):
+                kept.add(good.name)
+            for path in checkpoint.every(self.checkpoints)[:-2]:
+                if path.name not in kept:
+                    checkpoint.remove(path)
 
     def _exhausted(self) -> bool:
         """Whether validation has not improved for as long as patience lasts."""
@@ -297,9 +349,11 @@ class Run:
             self.show.say(f"no better for {patience} validations: ending here")
         return worn
 
-    def _note(self, record: Record) -> None:
+    def note(self, record: Record) -> None:
+        """Write a record into the journal."""
         if not self.group.first:
             return
-        self.journal.add(record)
-        if self.board:
-            self.board.add(record)
+        with self.writing.trying(self.journal.path.name):
+            self.journal.add(record)
+            if self.board:
+                self.board.add(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -47,7 +48,7 @@ def resolve(experiment: Experiment, base: Path) -> Experiment:
     if whole.adapt is not None:
         _same_model(whole, found, place)
     if start.vocabulary != "replace":
-        _same_text(whole.text, found, _kept(whole.text, start))
+        _same_text(whole.text, found, _kept(whole, start))
     return whole
 
 
@@ -67,16 +68,23 @@ def _same_model(whole: Experiment, found: Bundle, place: Path) -> None:
 
 def _text(found: Bundle) -> TextBlueprint:
     source, target = (found.codecs[side].blueprint for side in ("source", "target"))
-    joint = found.blueprint.joint
-    return TextBlueprint(source=source, target=None if joint else target, joint=joint)
+    joint, reserved = found.blueprint.joint, found.codecs["source"].reserved
+    return TextBlueprint(
+        source=source, target=None if joint else target, joint=joint, reserved=reserved
+    )
 
 
-def _kept(text: TextBlueprint, start: StartBlueprint) -> frozenset[Side]:
-    return frozenset({"source", "target"}) if text.joint else start.sides
+def _kept(experiment: Experiment, start: StartBlueprint) -> frozenset[Side]:
+    return frozenset({"source", "target"}) if experiment.one_vocabulary else start.sides
 
 
 def _same_text(text: TextBlueprint, found: Bundle, kept: frozenset[Side]) -> None:
     """Refuse texts that would be cut otherwise than those that the base has learned from."""
+    if text.of is not None:
+        raise Problem(
+            "the vocabulary is the base's already; leave it out, or set start.vocabulary: replace",
+            "text.of",
+        )
     if text.joint and not found.blueprint.joint:
         raise Problem(
             "the base has a vocabulary for each side; leave text out, or set start.vocabulary: "
@@ -104,23 +112,16 @@ def codecs(
     start = experiment.start
     if start is None or start.vocabulary == "replace":
         return learn()
-    kept = _kept(experiment.text, start)
+    kept = _kept(experiment, start)
     found = _load(Path(start.run)).codecs
     if start.vocabulary == "keep":
         both = len(kept) == 2
         return {**({} if both else learn()), **{side: found[side] for side in kept}}
     made = learn()
-    if experiment.text.joint:
-        joint = _extended(found, made, "source", "text")
+    if experiment.one_vocabulary:
+        joint = extend(found["source"], made["source"], "text")
         return {"source": joint, "target": joint}
-    return made | {side: _extended(found, made, side, side) for side in kept}
-
-
-def _extended(
-    found: Mapping[str, TextCodec], made: Mapping[str, TextCodec], side: Side, name: str
-) -> TextCodec:
-    own = made[side]
-    return extend(found[side], own.tokeniser.vocabulary, name, own.reserved)
+    return made | {side: extend(found[side], made[side], side) for side in kept}
 
 
 def begin(
@@ -154,7 +155,7 @@ def begin(
 def _load(place: Path) -> Bundle:
     """Load the base, which may have low-rank changes, but no layers that its blueprint lacks."""
     found = Bundle.load(model_folder(place))
-    if found.addendum is not None:
+    if found.addendum is not None and not found.addendum.adapt.merges:
         raise Problem(
             f"this is a {found.addendum.adapt.kind} adapter, which is no model to begin from; take "
             f"its base, {found.addendum.base}",
@@ -193,12 +194,13 @@ def merge(source: Path, target: Path, base: Path | None) -> str:
     if target.exists():
         raise Problem("it exists; name a new folder", str(target))
     found = Bundle.load(place, None if base is None else model_folder(base))
-    if found.addendum is not None:
+    if found.addendum is not None and not found.addendum.adapt.merges:
         raise Problem(
             f"{found.addendum.adapt.kind} adapters are layers of their own, of which no weights "
             "can be made; keep the folder with its base",
             str(source),
         )
+    found = replace(found, addendum=None)
     found.save(target, tensors(found.model), (place / CARD).read_text(encoding="utf-8"))
     return f"model: {target}"
 

@@ -29,7 +29,7 @@ from transduce.recipe.calibrate import CalibrationBlueprint
 from transduce.recipe.choose import RerankBlueprint, RiskBlueprint, by_block
 from transduce.recipe.perplexity import held_out, perplexity
 from transduce.result import Result
-from transduce.search.constrain import ConstraintBlueprint
+from transduce.search.constrain import ConstraintBlueprint, Own, read_own
 from transduce.search.ensemble import Average
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
@@ -88,6 +88,8 @@ class PredictBlueprint(AskBlueprint):
     """how long answers may be"""
     constraints: tuple[ConstraintBlueprint, ...]
     """what the answer has to obey"""
+    own: str | None = None
+    """file with what each line has to obey besides: a JSON object for each, or a blank line"""
     fusion: FusionBlueprint | None = None
     """a language model that has a say as well; null for none"""
     drafter: str | None = None
@@ -126,11 +128,16 @@ class PredictBlueprint(AskBlueprint):
         """Yield the answer to each line, with the next best until there are ``best``.
 
         Raises:
-            Problem: more are wanted than there are candidates, or the search finds one answer only.
+            Problem: more are wanted than there are candidates, the search finds one answer only, or
+                a line of the file ``own`` is faulty.
         """
+        own = None if self.own is None else read_own(Path(self.own))
         if self.split is None:
-            yield from self._answers(model, lines, best, ahead)
+            yield from self._answers(model, lines, best, ahead, own)
             return
+        if own is not None:
+            what = "what each line has to obey is about whole lines; leave one of them out"
+            raise Problem(what, "own, split")
         if best > 1:
             raise Problem(
                 "a document has one answer, not several; ask for one, or leave split out", "split"
@@ -139,14 +146,19 @@ class PredictBlueprint(AskBlueprint):
         yield from by_sentences(lines, cut, partial(self._answers, model, best=1, ahead=ahead))
 
     def _answers(
-        self, model: Transducer, lines: Iterable[str], best: int, ahead: int
+        self,
+        model: Transducer,
+        lines: Iterable[str],
+        best: int,
+        ahead: int,
+        own: Iterable[Own | None] | None = None,
     ) -> Iterator[Result]:
         choice = self.risk or self.rerank
         count = choice.candidates if choice else best
         if best > count:
             name = "risk" if self.risk else "rerank"
             raise Problem(f"{best} answers are wanted of {count}; raise it", f"{name}.candidates")
-        found = model.predict(lines, self.search, alternatives=count - 1, ahead=ahead)
+        found = model.predict(lines, self.search, own=own, alternatives=count - 1, ahead=ahead)
         yield from by_block(found, choice.chooser(self.search), ahead) if choice else found
 
 
@@ -226,6 +238,8 @@ def stream(
     for name in ("risk", "rerank", "confidence"):
         if getattr(setting, name):
             raise Problem("it is about whole answers, which cannot be shown as they grow", name)
+    if setting.own is not None:
+        raise Problem("what each line has to obey is a matter of predict", "own")
     cut, none = list[int](), list[int]()
     for number, line in enumerate(lines, 1):
         bits = model.stream(line, setting.search)
@@ -274,7 +288,8 @@ def asked(
 def _warn_unfinished(
     cut: Sequence[int], none: Sequence[int], setting: PredictBlueprint, show: Show
 ) -> None:
-    stuck = " or were left nothing to go on with by the constraints" if setting.constraints else ""
+    bound = setting.constraints or setting.own
+    stuck = " or were left nothing to go on with by the constraints" if bound else ""
     _warn(cut, f"reached the length limit{stuck}", show)
     _warn(none, "are blank: the constraints allow none (within the length limit)", show)
 

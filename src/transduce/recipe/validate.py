@@ -15,6 +15,7 @@ from transduce.data.batch import Batch, Example
 from transduce.evaluate import Metric, Score, evaluate
 from transduce.models.seq2seq import Seq2Seq
 from transduce.search.interface import SearchBlueprint
+from transduce.train.fitting import Fitting
 from transduce.train.precision import Precision
 from transduce.transducer import Transducer
 
@@ -33,14 +34,22 @@ class Validation:
 def loss(
     model: Seq2Seq, batches: Iterable[Batch], device: torch.device, precision: Precision
 ) -> float:
-    """Return the mean negative log-likelihood of a target token in nats."""
+    """Return the mean negative log-likelihood of a target token in nats.
+
+    Raises:
+        TooLarge: a single row does not fit into the memory.
+    """
     model.eval()
-    total, tokens = 0.0, 0
-    for batch in batches:
+    fitting = Fitting()
+
+    def work(batch: Batch) -> float:
         with precision.autocast(device):
             moved = batch.to(device)
-            nll = model(moved.sources, moved.inputs, moved.labels)[1]
-        total, tokens = total + float(nll), tokens + batch.tokens
+            return float(model(moved.sources, moved.inputs, moved.labels)[1])
+
+    total, tokens = 0.0, 0
+    for batch in batches:
+        total, tokens = total + sum(fitting.compute([batch], work)), tokens + batch.tokens
     return total / tokens
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from transduce.search.banked_beam import BankedBeam
 from transduce.search.beam import Beam
 from transduce.search.diverse_beam import DiverseBeam
 from transduce.search.draft import Draft, DraftedSearch
@@ -31,6 +32,7 @@ __all__ = [
     "Aided",
     "AtLeast",
     "Average",
+    "BankedBeam",
     "Batch",
     "Beam",
     "DiverseBeam",

@@ -111,10 +111,17 @@ class Beam(StepwiseSearch):
         return BeamNotes(zero, limit, live, best, zero.clone(), trace)
 
     def weigh(
-        self, notes: BeamNotes, values: Float[Tensor, "A K M"], ids: Int[Tensor, "A K M"]
+        self,
+        notes: BeamNotes,
+        values: Float[Tensor, "A K M"],
+        ids: Int[Tensor, "A K M"],
+        chosen: bool = False,
     ) -> Move:
-        """Rank the continuations of the live hypotheses; go on while that can pay."""
-        step, live = self._rank(notes.live, values, ids)
+        """Rank the continuations of the live hypotheses; go on while that can pay.
+
+        Where they were ``chosen`` before, all that end may finish.
+        """
+        step, live = self._rank(notes.live, values, ids, 2 * self.width if chosen else self.width)
         trace = with_room(notes.trace, notes.length)
         sources = torch.arange(len(live), device=live.device)
         for whole, part in zip(trace, step, strict=True):
@@ -137,8 +144,12 @@ class Beam(StepwiseSearch):
         live: Float[Tensor, "A K"],
         values: Float[Tensor, "A K M"],
         ids: Int[Tensor, "A K M"],
+        finish: int,
     ) -> tuple[Trace, Float[Tensor, "A K"]]:
-        """Return the best 2 K continuations, and the log-probabilities of those that live on."""
+        """Return the best 2 K continuations, and the log-probabilities of those that live on.
+
+        Of the best ``finish`` those that end are finished.
+        """
         branches, size = values.shape[2], 2 * self.width
         total = (live[:, :, None] + values).flatten(1)
         missing = max(0, size - total.shape[1])
@@ -146,7 +157,7 @@ class Beam(StepwiseSearch):
         total, order = total[:, :size], order[:, :size]
         tokens = F.pad(ids.flatten(1), (0, missing)).gather(1, order)
         ended = tokens == self.eos
-        may_finish = positions(size, total.device) < self.width
+        may_finish = positions(size, total.device) < finish
         going, slots = rank(total.masked_fill(ended, -torch.inf))
         step = Trace(
             parents=(order // branches).clamp(max=self.width - 1),

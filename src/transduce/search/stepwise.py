@@ -74,6 +74,12 @@ class StepwiseSearch(SearchBlueprint):
         shape = (*log_probs.shape[:2], -1)
         return values.float().view(shape), ids.view(shape)
 
+    def consider(
+        self, scorer: Scorer, state: Any, notes: Any, log_probs: Float[Tensor, "A R V"]
+    ) -> tuple[Any, Float[Tensor, "A R M"], Int[Tensor, "A R M"]]:
+        """Return the notes, and what ``branch`` does; the scorer can be asked for more."""
+        return notes, *self.branch(notes, log_probs)
+
     @abstractmethod
     def weigh(self, notes: Any, values: Float[Tensor, "A K M"], ids: Int[Tensor, "A K M"]) -> Move:
         """Choose among the tokens after each row, given with their log-probabilities.
@@ -178,7 +184,7 @@ def _admit(search: StepwiseSearch, scorer: Scorer, batch: Batch, number: int) ->
     require_room(limit)
     log_probs, state = scorer.extend(prompt, scorer.start(memory))
     notes = search.begin(limit, torch.zeros_like(limit) if keys is None else keys)
-    values, ids = search.branch(notes, log_probs[:, -1:])
+    notes, values, ids = search.consider(scorer, state, notes, log_probs[:, -1:])
     spread = (-1, search.rows, -1)
     place = torch.arange(len(limit), device=limit.device)
     return Slots(
@@ -211,8 +217,8 @@ def _advance(
             state = tree.reorder(state, rows)
     log_probs, state = scorer.extend(tokens.flatten()[:, None], state)
     after = log_probs[:, -1].view(sources, search.rows, -1)
-    values, ids = search.branch(slots.notes, after)
-    return slots._replace(state=state, values=values, ids=ids)
+    notes, values, ids = search.consider(scorer, state, slots.notes, after)
+    return slots._replace(state=state, notes=notes, values=values, ids=ids)
 
 
 class _Shelf:

@@ -37,6 +37,10 @@ def save(root: Path, state: TrainState, processes: int = 1) -> Path:
             "tokens": state.tokens,
             "seconds": state.seconds.hex(),
             "scores": [score.hex() for score in state.scores],
+            "validated": state.validated,
+            "left_out": state.left_out,
+            "in_a_row": state.in_a_row,
+            "returns": state.returns,
             "threads": torch.get_num_threads(),
             "processes": processes,
             "torch": torch.__version__,
@@ -63,6 +67,10 @@ def load(source: Path, state: TrainState) -> None:
     state.step, state.tokens = facts["step"], facts["tokens"]
     state.seconds = float.fromhex(facts["seconds"])
     state.scores = [float.fromhex(score) for score in facts["scores"]]
+    state.validated = facts.get("validated", state.step)
+    state.left_out, state.in_a_row, state.returns = (
+        facts.get(name, 0) for name in ("left_out", "in_a_row", "returns")
+    )
 
 
 def threads(source: Path) -> int:
@@ -74,6 +82,18 @@ def threads(source: Path) -> int:
 def processes(source: Path) -> int:
     """Return the number of processes that the run was computed by."""
     count: int = folder.read_json(source / STATE).get("processes", 1)
+    return count
+
+
+def progress(source: Path) -> tuple[int, list[float]]:
+    """Return how many updates were made, and the scores of the validations."""
+    facts = folder.read_json(source / STATE)
+    return facts["step"], [float.fromhex(score) for score in facts["scores"]]
+
+
+def in_a_row(source: Path) -> int:
+    """Return how many updates right before it were left out."""
+    count: int = folder.read_json(source / STATE).get("in_a_row", 0)
     return count
 
 
@@ -100,6 +120,8 @@ def newest(root: Path) -> tuple[Path | None, list[Problem]]:
 
     Damaged ones are set aside as ``step-N.damaged``.
     """
+    for old in root.glob(".step-*.old"):  # the power went while it was written anew
+        folder.recover(old.with_name(old.name.removeprefix(".").removesuffix(".old")))
     problems = []
     for path in reversed(every(root)):
         try:

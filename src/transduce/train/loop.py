@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,10 +15,11 @@ from transduce.data.batch import Batch
 from transduce.data.stream import Position
 from transduce.nn.dropout import MaskPool, drawing_from
 from transduce.nn.recompute import recomputing
-from transduce.problem import Problem
+from transduce.train.faults import Fault, FaultsBlueprint
+from transduce.train.fitting import Fitting
 from transduce.train.memory import forget_shapes, keep_freed_memory
 from transduce.train.moving_average import MovingAverage
-from transduce.train.objective import Learner, Loss
+from transduce.train.objective import Learner, Loss, Moment
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.parallel import ALONE, Group
 from transduce.train.precision import Precision
@@ -38,6 +39,10 @@ class TrainState:
     seconds: float = 0.0  # spent in updates
     scores: list[float] = field(default_factory=list)  # of the validations, higher is better
     average: MovingAverage | None = None  # of the weights
+    validated: int = 0  # the update after which the last of them was
+    left_out: int = 0  # updates that were not numbers
+    in_a_row: int = 0  # of these, the last ones without one between them that was a number
+    returns: int = 0  # times that the run went back to lower its rate
 
 
 class Plan(NamedTuple):
@@ -50,6 +55,7 @@ class Plan(NamedTuple):
     device: torch.device
     precision: Precision
     recompute: bool = False
+    faults: FaultsBlueprint = FaultsBlueprint()
 
 
 class Update(NamedTuple):
@@ -62,59 +68,94 @@ class Update(NamedTuple):
     norm: Float[Tensor, ""]  # of the gradient, before clipping
     rate: float
     seconds: float
+    fault: Fault | None = None  # why it changed nothing, if it did not
+    too_large: float | None = None  # positions of a batch for which memory ran out, if it did
 
 
 def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -> Iterator[Update]:
     """Make one update after another until ``plan.steps``, changing ``state``.
 
     Everything random in an update follows from (seed, step), so a run that continues from a saved
-    state is bit for bit the run that was never stopped.
+    state is bit for bit the run that was never stopped. An update that is not a number changes no
+    weight, and the next one goes on behind it; its gradient stays until then.
 
     Raises:
-        Problem: the loss is no longer a number.
+        TooLarge: a single row does not fit into the memory.
     """
     forget_shapes()
-    pool = MaskPool(plan.seed)
+    pool, fitting = MaskPool(group.seed(plan.seed)), Fitting()
     while state.step < plan.steps:
         state.learner.train()
-        begun = time.perf_counter()
+        begun, limit = time.perf_counter(), fitting.limit
         keep_freed_memory(large=not plan.recompute)  # predicting may have chosen otherwise
-        pool.seek(state.step)
-        torch.manual_seed(plan.seed * 1_000_003 + state.step)
         rate = _set_rate(state, plan)
-        batches = [next(stream) for _ in range(plan.accumulate)]
-        tokens = sum(int(batch.tokens) for _, batch in batches)
-        losses = []
-        for batch in group.shares(batch for _, batch in batches):
-            precision, recompute = plan.precision.autocast(plan.device), recomputing(plan.recompute)
-            with drawing_from(pool), precision, recompute:
-                loss = state.learner(batch.to(plan.device))
-            (loss.total / tokens).backward()
-            losses.append(Loss(loss.total.detach(), loss.nll))
-        total, nll = group.sum(state.learner.parameters(), losses)
-        norm = nn.utils.clip_grad_norm_(state.learner.parameters(), plan.optimiser.clip)
-        if not norm.isfinite():
-            raise Problem(
-                f"the gradient of update {state.step + 1} is not a number; lower "
-                "train.optimiser.rate or set train.precision: fp32, and train again: it resumes "
-                "from the last checkpoint"
-            )
-        state.optimiser.step()
-        state.optimiser.zero_grad()
+        read = [next(stream) for _ in range(plan.accumulate)]
+        batches = [batch for _, batch in read]
+        tokens = sum(batch.tokens for batch in batches)
+        mine = list(group.shares(batches))
+        losses = gradient(state.learner, mine, tokens, state.step, plan, pool, fitting)
+        parameters = list(state.learner.parameters())
+        total, nll = group.sum(parameters, losses)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        fault = None
+        if (norm + total).isfinite():  # both are, and a device is waited for once
+            nn.utils.clip_grads_with_norm_(parameters, plan.optimiser.clip, norm)
+            state.optimiser.step()
+            state.optimiser.zero_grad()
+            state.in_a_row = 0
+        else:
+            parts = [part for batch in batches for part in fitting.parts(batch)]
+            fault = Fault(state.step, state.position, parts, float(total), float(norm))
+            state.left_out += 1
+            state.in_a_row += 1
         seconds = time.perf_counter() - begun
-        state.position = batches[-1][0]
+        state.position = read[-1][0]
         state.step += 1
         if state.average is not None:
             state.average.update(state.learner.model, state.step)
-        state.tokens += tokens
+        state.tokens += 0 if fault else tokens
         state.seconds += seconds
-        yield Update(state.step, tokens, total, nll, norm, rate, seconds)
+        too_large = fitting.limit if fitting.limit < limit else None
+        yield Update(state.step, tokens, total, nll, norm, rate, seconds, fault, too_large)
+
+
+def gradient(
+    learner: Learner,
+    batches: Sequence[Batch],
+    tokens: int,
+    step: int,
+    plan: Plan,
+    pool: MaskPool,
+    fitting: Fitting,
+) -> list[Loss]:
+    """Leave the gradient of the update after ``step`` in the parameters; return its losses.
+
+    ``tokens`` are those of the whole update, of which these batches may be a share.
+
+    Raises:
+        TooLarge: a single row does not fit into the memory.
+    """
+
+    def begin() -> None:
+        learner.zero_grad()
+        pool.seek(step)
+        torch.manual_seed(pool.seed * 1_000_003 + step)
+
+    def learn(batch: Batch) -> Loss:
+        precision, recompute = plan.precision.autocast(plan.device), recomputing(plan.recompute)
+        with drawing_from(pool), precision, recompute:
+            loss = learner(batch.to(plan.device), Moment(step, plan.seed))
+        (loss.total / tokens).backward()
+        return Loss(loss.total.detach(), loss.nll)
+
+    return fitting.compute(batches, learn, begin)
 
 
 def _set_rate(state: TrainState, plan: Plan) -> float:
     optimiser = plan.optimiser
     optimiser.thaw(state.optimiser, state.step)
     factor = optimiser.schedule.factor(state.step + 1, plan.steps, state.scores)
+    factor *= plan.faults.cut**state.returns
     for group in state.optimiser.param_groups:
         group["lr"] = optimiser.rate * factor * group.get("scale", 1.0)
     return optimiser.rate * factor

@@ -15,21 +15,40 @@ Record = Mapping[str, Any]
 
 
 class Journal:
-    """A file of records, one JSON object a line."""
+    """A file of records, one JSON object a line; what cannot be written waits for the next."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._waiting: list[Record] = []
 
     def add(self, record: Record) -> None:
-        """Append a record."""
-        with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(_line(record))
+        """Append a record.
+
+        Raises:
+            OSError: it cannot be written now, and nothing of it is.
+        """
+        self._waiting.append(record)
+        with self.path.open("ab", buffering=0) as file:
+            size, rest = file.tell(), "".join(map(_line, self._waiting)).encode()
+            try:
+                while rest:  # a disk that is nearly full takes a part
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(size)
+                raise
+        self._waiting = []
+
+    def force(self) -> None:
+        """Force what was written to the disk."""
+        if self.path.exists():
+            folder.force(self.path)
 
     def rewind(self, step: int) -> None:
         """Forget what was written after update ``step``: the run goes on from there."""
-        if self.path.exists():
+        if self.path.exists() or self._waiting:
             kept = [record for record in self.read() if record["step"] <= step]
             folder.write_text(self.path, "".join(map(_line, kept)))
+            self._waiting = []
 
     def read(self) -> list[dict[str, Any]]:
         """Return all records, but not a last line that a crash cut off; none if there is no file.
@@ -37,7 +56,7 @@ class Journal:
         Raises:
             Problem: a line before the last is damaged.
         """
-        records = []
+        records: list[dict[str, Any]] = []
         *lines, _cut = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
         for number, line in enumerate(lines, 1):
             try:
@@ -45,7 +64,7 @@ class Journal:
             except ValueError:
                 where = f"{self.path}:{number}"
                 raise Problem("this line is damaged; remove it", where) from None
-        return records
+        return [*records, *map(dict, self._waiting)]
 
 
 def _line(record: Record) -> str:

@@ -18,6 +18,7 @@ from transduce.search.constrain.expression import Nfa
 from transduce.search.constrain.grammar import GrammarBlueprint
 from transduce.search.constrain.language import Language, holds
 from transduce.search.constrain.match import MatchBlueprint, Matching
+from transduce.search.constrain.own import Apart, Own, read_own
 from transduce.search.constrain.phrases import ForbiddenBlueprint, forbid
 from transduce.search.constrain.prefix import ForcedPrefix, PrefixBlueprint, opening
 from transduce.search.constrain.repeat import (
@@ -30,6 +31,7 @@ from transduce.search.constrain.required import Required, RequiredBlueprint
 
 __all__ = [
     "AllowedBlueprint",
+    "Apart",
     "Constrained",
     "Constraint",
     "ConstraintBlueprint",
@@ -44,6 +46,7 @@ __all__ = [
     "Nfa",
     "NoRepeat",
     "NoRepeatBlueprint",
+    "Own",
     "PrefixBlueprint",
     "RepetitionPenalty",
     "RepetitionPenaltyBlueprint",
@@ -56,4 +59,5 @@ __all__ = [
     "holds",
     "only",
     "opening",
+    "read_own",
 ]

@@ -21,6 +21,23 @@ S = TypeVar("S")
 EOS: Final = SearchBlueprint.eos
 
 
+class Progress(NamedTuple):
+    """How much of what a constraint asks for each row has said, and will have behind a symbol."""
+
+    now: Int[Tensor, "N"]
+    behind: Int[Tensor, "N C"]  # column 0: behind all symbols that have no column
+    symbols: Int[Tensor, "N C"]  # of columns; 0: this one has none
+
+    def wanted(self) -> Int[Tensor, "N C"]:
+        """Return the symbols that bring a row on, 0 in place of the others."""
+        return self.symbols.masked_fill(self.behind <= self.now[:, None], 0)
+
+    def after(self, tokens: Int[Tensor, "N M"]) -> Int[Tensor, "N M"]:
+        """Return how much each row will have said behind each of some tokens."""
+        same = (tokens[:, :, None] == self.symbols[:, None]) & (self.symbols > 0)[:, None]
+        return self.behind.gather(1, same.int().argmax(2))
+
+
 class Constraint(ABC, Generic[S]):
     """Changes what a scorer says by what has been read, in each row on its own.
 
@@ -43,6 +60,10 @@ class Constraint(ABC, Generic[S]):
     def note(self, log_probs: Float[Tensor, "N V"], state: S) -> S:
         """Return the state with what it has to remember of what the scorer says here."""
         return state
+
+    def progress(self, state: S) -> Progress | None:
+        """Return how far each row has come, if something is asked for."""
+        return None
 
 
 class Pair(NamedTuple):
@@ -90,6 +111,15 @@ def constrained(scorer: Scorer, constraints: Iterable[Constraint[Any]]) -> Score
     for constraint in constraints:
         scorer = Constrained(scorer, constraint)
     return scorer
+
+
+def requirements(scorer: Scorer, state: Any) -> list[Progress]:
+    """Return how far each row has come with all that the constraints of a scorer ask for."""
+    found = []
+    while isinstance(scorer, Constrained):
+        found.append(scorer.constraint.progress(state.constraint))
+        scorer, state = scorer.scorer, state.scorer
+    return [one for one in found if one is not None]
 
 
 class Texts(NamedTuple):

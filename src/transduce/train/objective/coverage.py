@@ -13,7 +13,7 @@ from torch import Tensor
 from transduce.data.batch import Batch
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
-from transduce.train.objective.interface import Loss, ObjectiveBlueprint
+from transduce.train.objective.interface import FIRST, Loss, Moment, ObjectiveBlueprint, Task
 
 
 def repeated(attention: Float[Tensor, "B T S"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
@@ -33,7 +33,7 @@ class Coverage(NamedTuple):
     smoothing: float
     weight: float
 
-    def __call__(self, model: Seq2Seq, batch: Batch) -> Loss:
+    def __call__(self, model: Seq2Seq, batch: Batch, moment: Moment = FIRST) -> Loss:
         """Score each label, and what the decoder looked at to say it.
 
         Raises:
@@ -62,6 +62,6 @@ class CoverageBlueprint(ObjectiveBlueprint):
     weight: float = Field(1.0, gt=0)
     """price of attention that goes where attention has been, in nats"""
 
-    def build(self) -> Coverage:
+    def build(self, task: Task | None = None) -> Coverage:
         """Make it."""
         return Coverage(self.smoothing, self.weight)

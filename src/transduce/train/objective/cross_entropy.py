@@ -8,7 +8,7 @@ from pydantic import Field
 
 from transduce.data.batch import Batch
 from transduce.models.seq2seq import Seq2Seq
-from transduce.train.objective.interface import Loss, ObjectiveBlueprint
+from transduce.train.objective.interface import FIRST, Loss, Moment, ObjectiveBlueprint, Task
 
 
 class CrossEntropy(NamedTuple):
@@ -16,7 +16,7 @@ class CrossEntropy(NamedTuple):
 
     smoothing: float
 
-    def __call__(self, model: Seq2Seq, batch: Batch) -> Loss:
+    def __call__(self, model: Seq2Seq, batch: Batch, moment: Moment = FIRST) -> Loss:
         """Score each label after the true tokens before it."""
         given = batch.sources, batch.inputs, batch.labels, self.smoothing, batch.weights
         return Loss(*model(*given))
@@ -31,6 +31,6 @@ class CrossEntropyBlueprint(ObjectiveBlueprint):
     smoothing: float = Field(0.1, ge=0, lt=1)
     """probability taken from the true token and spread over all"""
 
-    def build(self) -> CrossEntropy:
+    def build(self, task: Task | None = None) -> CrossEntropy:
         """Make it."""
         return CrossEntropy(self.smoothing)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final, NamedTuple, Protocol
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from transduce.blueprint import Part
-from transduce.data.batch import Batch
+from transduce.data.batch import Batch, Example
 from transduce.models.seq2seq import Seq2Seq
+from transduce.search.noise import uniform
+from transduce.sequences import positions
+from transduce.text.codec import TextCodec
 
 
 class Loss(NamedTuple):
@@ -20,11 +26,48 @@ class Loss(NamedTuple):
     nll: Float[Tensor, ""]  # negative log-likelihood in nats, for people
 
 
+class Moment(NamedTuple):
+    """When a batch is learned from: all that changes or is random in an objective follows from it.
+
+    So there is nothing to save, and a run that goes on is the run that was never stopped.
+    """
+
+    step: int = 0  # updates made before this one
+    seed: int = 0  # of the run
+
+    def chance(self, use: str, rows: Int[Tensor, "B"], size: int) -> Float[Tensor, "B T"]:
+        """Return a number between 0 and 1 for each of ``size`` positions of rows of the corpus.
+
+        It follows from the moment, the row, the position and what it is used for, and not from
+        the batch or the device.
+        """
+        parts = (self.step, zlib.crc32(use.encode()))
+        known = [torch.full_like(rows, part)[:, None] for part in parts]
+        return uniform(self.seed, *known, rows[:, None], positions(size, rows.device))
+
+
+FIRST: Final = Moment()
+
+
+class Task(NamedTuple):
+    """What an objective may have to know of a run, besides the model and a batch."""
+
+    example: Callable[[int], Example]  # with all its references, by the row of the corpus
+    target: TextCodec
+    slots: int  # symbols behind the vocabulary, for what is new in each source
+    limit: Callable[[Int[Tensor, "B"]], Int[Tensor, "B"]]  # most tokens, by source lengths
+    others: Callable[[Sequence[str]], tuple[Seq2Seq, ...]]  # trained models of the same symbols
+
+
 class Objective(Protocol):
     """Turns a model and a batch into a loss."""
 
-    def __call__(self, model: Seq2Seq, batch: Batch) -> Loss:
-        """Compute the loss of a batch."""
+    def __call__(self, model: Seq2Seq, batch: Batch, moment: Moment, /) -> Loss:
+        """Compute the loss of a batch.
+
+        Raises:
+            Problem: the model has not what this objective is about.
+        """
 
 
 class ObjectiveBlueprint(Part):
@@ -33,8 +76,12 @@ class ObjectiveBlueprint(Part):
     weighs: ClassVar[bool] = False  # it makes use of the weights of examples
 
     @abstractmethod
-    def build(self) -> Objective:
-        """Make it."""
+    def build(self, task: Task) -> Objective:
+        """Make it.
+
+        Raises:
+            Problem: what it needs besides model and data is missing or does not fit.
+        """
 
 
 class Learner(nn.Module):
@@ -44,6 +91,6 @@ class Learner(nn.Module):
         super().__init__()
         self.model, self.objective = model, objective
 
-    def forward(self, batch: Batch) -> Loss:
+    def forward(self, batch: Batch, moment: Moment = FIRST) -> Loss:
         """Return the loss of a batch."""
-        return self.objective(self.model, batch)
+        return self.objective(self.model, batch, moment)

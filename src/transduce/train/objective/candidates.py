@@ -1,0 +1,121 @@
+"""What a model answers while it learns, how bad that is, and how likely the model finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
+
+from transduce.data.batch import Batch
+from transduce.evaluate import Metric
+from transduce.models.interface import Readout
+from transduce.models.seq2seq import Seq2Seq
+from transduce.search import Sample, StepwiseSearch
+from transduce.search.interface import Batch as Asked
+from transduce.search.stepwise import answers
+from transduce.sequences import Sequences
+from transduce.text.vocabulary import BOS, EOS
+from transduce.train.objective.interface import Moment, Task
+from transduce.train.objective.passes import evaluating, pieces, table
+
+Answers = list[list[int]]  # to one source, each to its end if it has one
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Says how bad answers to the texts of a batch are, by a metric of the whole answer."""
+
+    metric: Metric
+    task: Task
+
+    def __call__(self, batch: Batch, candidates: Sequence[Answers]) -> list[list[float]]:
+        """Return the risk of each candidate: a hundredth of an error rate, or of what 100 lack."""
+        texts, references = list[str](), list[tuple[str, ...]]()
+        for row, found in zip(batch.index.tolist(), candidates, strict=True):
+            example = self.task.example(row)
+            codec = self.task.target.reading(example.sources["source"], self.task.slots)
+            texts += map(codec.decode, found)
+            references += [example.references] * len(found)
+        scores = map(self.metric.segment_score, self.metric.statistics(texts, references))
+        better = self.metric.higher_is_better
+        risks = iter([(100 - score if better else score) / 100 for score in scores])
+        return [[next(risks) for _ in found] for found in candidates]
+
+
+def found(search: StepwiseSearch, model: Seq2Seq, batch: Batch, task: Task) -> list[Answers]:
+    """Return what a search answers to each source, with nothing dropped."""
+    with torch.no_grad(), evaluating(model):
+        limit = task.limit(batch.sources["source"].lengths)
+        prompt = torch.full_like(batch.index, BOS)[:, None]
+        asked = Asked(model.encode(batch.sources), prompt, limit, batch.index)
+        hypotheses = next(answers(search, model, [asked], len(batch)))
+    lengths, tokens = hypotheses.lengths.tolist(), hypotheses.tokens.tolist()
+    return [
+        [ids[:length] for ids, length in zip(*one, strict=True)]
+        for one in zip(tokens, lengths, strict=True)
+    ]
+
+
+def sampled(samples: int, temperature: float, moment: Moment) -> Sample:
+    """Return the search that draws answers; what it draws follows from the moment and the row."""
+    seed = (moment.seed * 1_000_003 + moment.step) % 2**63
+    return Sample(samples=samples, temperature=temperature, seed=seed)
+
+
+def truths(batch: Batch) -> Answers:
+    """Return the target of each example."""
+    labels = batch.labels
+    rows = zip(labels.data.tolist(), labels.lengths.tolist(), strict=True)
+    return [ids[:length] for ids, length in rows]
+
+
+class Scored(NamedTuple):
+    """Candidates side by side; where a source has fewer than K, the rest means nothing."""
+
+    log_probs: Float[Tensor, "B K"]  # with a gradient
+    real: Bool[Tensor, "B K"]
+
+    def aligned(self, values: Sequence[Sequence[float]]) -> Float[Tensor, "B K"]:
+        """Return numbers about candidates as they lie here."""
+        rows = [torch.tensor(row) for row in values]
+        return pad_sequence(rows, batch_first=True).to(self.log_probs.device)
+
+
+def score(model: Seq2Seq, batch: Batch, candidates: Sequence[Answers]) -> Scored:
+    """Return how likely the model finds candidates, all read at once against one memory."""
+    width, device = max(map(len, candidates)), batch.index.device
+    rows = [
+        torch.tensor(ids) for one in candidates for ids in [*one, *[[EOS]] * (width - len(one))]
+    ]
+    labels = Sequences.stack(rows).to(device)
+    inputs = torch.cat([torch.full_like(labels.data[:, :1], BOS), labels.data[:, :-1]], 1)
+    memory = model.encode(batch.sources)
+    out, _ = model.decoder.extend(model.readable(inputs), model.decoder.start(memory, width))
+    chosen = _chosen(model, out, model.head.start(memory), labels.data)
+    total = chosen.masked_fill(~labels.mask(), 0.0).sum(1).view(-1, width)
+    counts = torch.tensor([len(one) for one in candidates], device=device)
+    return Scored(total, torch.arange(width, device=device) < counts[:, None])
+
+
+def _chosen(
+    model: Seq2Seq, out: Readout, source: Any, labels: Int[Tensor, "N T"]
+) -> Float[Tensor, "N T"]:
+    """Return the log-probability of each label, computed again for its gradient."""
+
+    def judged(read: Readout, part: slice) -> Tensor:
+        said = table(model.head, read, source, part)
+        return said.gather(2, labels[:, part, None])[:, :, 0]
+
+    return torch.cat(
+        [
+            checkpoint(judged, out, part, use_reentrant=False, preserve_rng_state=False)
+            for part in pieces(labels.shape[1], len(labels))
+        ],
+        1,
+    )

@@ -1,0 +1,121 @@
+"""Every objective with every decoder and head: a gradient for all, and the same bits each time."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+import pytest
+import torch
+from test_models import DECODERS, HEADS, case
+
+from transduce.data.batch import Batch, Example
+from transduce.models.seq2seq import Seq2Seq
+from transduce.nn.dropout import Dropout, MaskPool, drawing_from
+from transduce.sequences import Sequences
+from transduce.text.codec import CodecBlueprint, TextCodec
+from transduce.train.objective import (
+    CrossEntropyBlueprint,
+    Learner,
+    LinearDecay,
+    Loss,
+    Moment,
+    ObjectiveBlueprint,
+    Task,
+)
+
+NOW: Final = Moment(4, 2)
+HALF: Final = LinearDecay(updates=1, floor=0.5)
+SETTINGS: Final[dict[str, dict[str, object]]] = {
+    "cross_entropy": {},
+    "scheduled_sampling": {"truth": HALF},
+    "token_dropout": {"source": 0.3, "target": 0.3},
+    "adversarial": {"size": 0.1},
+    "r_drop": {},
+    "distillation": {"teachers": ("somewhere",)},
+    "minimum_risk": {"metric": "cer", "samples": 3, "sharpness": 0.5},
+    "self_critical": {"metric": "cer", "samples": 2},
+    "in_turn": {"updates": 2, "then": "cross_entropy"},
+}
+APART: Final = {"coverage"}  # it is about one kind of decoder, and tested with its own
+WORDS: Final = TextCodec.learn(CodecBlueprint.model_validate({"tokens": "characters"}), ["abcdef"])
+MOST: Final = 5
+
+
+def learning(decoder: str, head: str) -> tuple[Seq2Seq, Batch]:
+    """Return a random model that drops, and a batch in which new words can be copied."""
+    model, sources, _, _ = case("recurrent", decoder, 4, 9, 1, head)
+    for part in model.modules():
+        if isinstance(part, Dropout):
+            part.rate = 0.2
+    rows = [torch.randint(3, 9, (length,)).tolist() for length in (4, 2, 3, 0)]
+    target = Sequences.stack([torch.tensor([1, *row, 2]) for row in rows])
+    return model.train(), Batch(sources, target, torch.arange(4))
+
+
+def task(batch: Batch, teacher: Seq2Seq, slots: int) -> Task:
+    given = batch.sources["source"]
+    new = ("x", "y")[:slots]
+
+    def example(row: int) -> Example:
+        ids = [id for id in given.data[row].tolist() if id >= WORDS.size]
+        text = "".join(dict.fromkeys("xy"[id - WORDS.size] for id in ids))
+        return Example({"source": text if text != "y" else "xy"}, ("abc",), "here:1")
+
+    def most(lengths: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(lengths, MOST)
+
+    assert len(new) == slots
+    return Task(example, WORDS, slots, most, lambda _: (teacher,))
+
+
+def outcome(
+    blueprint: ObjectiveBlueprint, decoder: str, head: str, moment: Moment
+) -> tuple[Loss, dict[str, torch.Tensor | None], Loss]:
+    """Return the loss, its gradients, and the plain loss, as an update finds them."""
+    model, batch = learning(decoder, head)
+    teacher, _ = learning(decoder, head)
+    objective = blueprint.build(task(batch, teacher.eval(), model.head.slots))
+    found = []
+    for learner in (Learner(model, CrossEntropyBlueprint().build()), Learner(model, objective)):
+        model.zero_grad()
+        torch.manual_seed(moment.step)
+        pool = MaskPool(moment.seed, size=1 << 14)
+        with drawing_from(pool):
+            loss = learner(batch, moment)
+            torch.autograd.backward(loss.total)
+        found.append(loss)
+    return found[1], {name: p.grad for name, p in model.named_parameters()}, found[0]
+
+
+def test_all_objectives_are_here() -> None:
+    assert ObjectiveBlueprint.choices().keys() == SETTINGS.keys() | APART
+
+
+THOROUGHLY: Final = {"scheduled_sampling", "adversarial", "minimum_risk"}  # they use decoders most
+CASES: Final = [
+    (kind, decoder, head)
+    for kind, decoder, head in itertools.product(SETTINGS, DECODERS, HEADS)
+    if "-" not in decoder or (kind in THOROUGHLY and head == "linear")
+]
+
+
+@pytest.mark.parametrize(("kind", "decoder", "head"), CASES, ids=map(" ".join, CASES))
+def test_every_parameter_learns_and_all_follows_from_the_moment(
+    kind: str, decoder: str, head: str
+) -> None:
+    blueprint = ObjectiveBlueprint.choices()[kind].model_validate(SETTINGS[kind])
+    assert isinstance(blueprint, ObjectiveBlueprint)
+    loss, grads, plain = outcome(blueprint, decoder, head, NOW)
+    assert loss.total.isfinite()
+    assert not loss.nll.requires_grad
+    assert 0.1 < float(loss.nll / plain.nll) < 10
+    missing = [n for n, g in grads.items() if g is None or not g.isfinite().all()]
+    assert not missing
+    again, repeated, _ = outcome(blueprint, decoder, head, NOW)
+    assert torch.equal(loss.total, again.total)
+    for name, grad in grads.items():
+        other = repeated[name]
+        assert grad is not None
+        assert other is not None
+        assert torch.equal(grad, other)
