@@ -77,7 +77,16 @@ COMMANDS: Final = list(commands())
 def test_the_commands_of_the_pages_are_found() -> None:
     verbs = {words[1] for _, words in COMMANDS if words[0] == "transduce"}
     assert {"quickstart", "init", "check", "train", "predict", "evaluate", "verify"} <= verbs
-    assert {words[0] for _, words in COMMANDS} <= {"transduce", "make", "pip", "echo", "cat"}
+    assert {words[0] for _, words in COMMANDS} <= {
+        "transduce",
+        "make",
+        "pip",
+        "echo",
+        "cat",
+        "python",
+    }
+    scripts = {words[1] for _, words in COMMANDS if words[0] == "python"}
+    assert [script for script in scripts if not (ROOT / script).exists()] == []
 
 
 def understand(words: list[str]) -> None:

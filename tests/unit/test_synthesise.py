@@ -73,7 +73,7 @@ def test_what_is_left_out_is_counted(
     (tmp_path / "mono").write_bytes(b"abc\n\nb\tc\n  \n\xff\nbcd\nabd\ncab\n")
 
     def answers(
-        self: PredictBlueprint, model: Transducer, lines: list[str], ahead: int
+        self: PredictBlueprint, model: Transducer, lines: list[str], best: int = 1, ahead: int = 9
     ) -> Iterator[Result]:
         found = {"abc": ("x\ty\nz", True), "bcd": ("", True), "abd": ("x", False)}
         for line in lines:
@@ -155,6 +155,8 @@ def test_what_cannot_go_on_is_refused(
         synthesise(request(home), out, (), QUIET)
     with pytest.raises(Problem, match=r"end in \.tsv"):
         synthesise(request(home), tmp_path / "out", (), QUIET)
+    with pytest.raises(Problem, match="own: a text has lines that are left out"):
+        synthesise(request(home, "own=each.jsonl"), tmp_path / "o.tsv", (), QUIET)
     with pytest.raises(Problem, match="there is no such file"):
         synthesise(request(home)._replace(text=tmp_path / "x"), tmp_path / "o.tsv", (), QUIET)
 

@@ -67,6 +67,10 @@ def synthesise(request: Request, out: Path, parts: Sequence[Path], show: Show) -
     model, setting = asked(request.run, request.changes, parts)
     if not model.panel.reads:
         raise Problem("a language model answers nothing; name a model that reads", str(request.run))
+    if setting.own is not None:
+        raise Problem(
+            "a text has lines that are left out, which a file of a line each has not", "own"
+        )
     unfinished = out.with_name(f"{out.name}.part")
     with folder.alone(unfinished, wait=False):
         done = _begun(unfinished, _identity(request, setting, model), show)
