@@ -1,4 +1,4 @@
-"""The recipes of regimes differ in what is minimised alone, and each can be checked."""
+"""The recipes of objectives differ in what is minimised alone, and each can be checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transduce.problem import Problem
 from transduce.recipe import train
 from transduce.recipe.check import check
 
-RECIPES: Final = sorted((Path(__file__).resolve().parents[2] / "recipes/regimes").glob("*.yaml"))
+RECIPES: Final = sorted((Path(__file__).resolve().parents[2] / "recipes/objectives").glob("*.yaml"))
 SMALL: Final = (
     "text.source.tokens=characters",
     "model.encoder={kind: recurrent, embedding: 8, width: 8}",
@@ -46,7 +46,7 @@ def test_a_recipe_says_where_it_comes_from_and_is_sound(path: Path) -> None:
     comments = path.read_text("utf-8").partition("seed:")[0]
     assert re.search(r"arXiv:\d{4}\.\d{4,5}", comments)
     assert "CC BY-SA 4.0" in comments
-    assert f"transduce train recipes/regimes/{path.name} --data " in comments
+    assert f"transduce train recipes/objectives/{path.name} --data " in comments
     experiment = read(path, Experiment, SMALL)
     if path.stem == "distillation":
         with pytest.raises(Problem, match="runs/cross_entropy: no such folder"):
