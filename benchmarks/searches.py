@@ -162,7 +162,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="folder of a run or of a model")
-    parser.add_argument("data", type=Path, help="table of sources and references")
+    parser.add_argument("data", type=Path, nargs="+", help="a table, or two text files")
     parser.add_argument("--lines", type=int, help="only the first of the data")
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 2, 5, 10, 30, 100])
     parser.add_argument("--nodes", type=int, default=2000, help="budget of exact search (2000)")
@@ -171,7 +171,7 @@ def main() -> None:
     widths = sorted({5, *options.widths})
     torch.set_num_threads(options.threads)
     model = Transducer.load(options.run, device="cpu")
-    grouped = corpus([options.data], Path.cwd()).model_copy(update={"group": True})
+    grouped = corpus(options.data, Path.cwd()).model_copy(update={"group": True})
     examples = list(grouped.read(Path.cwd(), Skipped()))[: options.lines]
     lines = [example.sources["source"] for example in examples]
     references = [list(example.references) for example in examples]

@@ -27,7 +27,7 @@ from torch import Tensor
 import common
 from transduce.data.lines import Skipped
 from transduce.evaluate import BleuBlueprint, ChrfBlueprint, evaluate
-from transduce.nn.packed import NumberType, pack
+from transduce.nn.packed import TYPES, NumberType, pack, seconds
 from transduce.recipe.init import corpus
 from transduce.search import Beam, Draft, Greedy, SearchBlueprint, answers, stepwise
 from transduce.transducer import Transducer
@@ -114,17 +114,10 @@ def products() -> None:
     for outputs, inputs in ((256, 256), (1024, 256), (256, 1024), (8000, 256)):
         weight: Tensor = torch.randn(outputs, inputs)
         kinds = get_args(NumberType)
-        needed = {name: packed_seconds(name, weight) for name in kinds}
+        needed = {name: min(seconds(TYPES[name], weight) for _ in range(3)) for name in kinds}
         cells = [f"{needed['fp32'] / needed[name]:.2f}" for name in kinds[1:]]
         rows.append([f"{inputs} to {outputs}, {ROWS} rows", *cells])
     print(f"\n{common.table(['one product', *get_args(NumberType)[1:]], rows)}", flush=True)
-
-
-def packed_seconds(name: NumberType, weight: Tensor) -> float:
-    """Return how long a product takes at best."""
-    from transduce.nn.packed import TYPES, seconds
-
-    return min(seconds(TYPES[name], weight) for _ in range(3))
 
 
 def main() -> None:
@@ -132,7 +125,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="folder of a run or of a model")
-    parser.add_argument("data", type=Path, help="table of sources and references")
+    parser.add_argument("data", type=Path, nargs="+", help="a table, or two text files")
     parser.add_argument("--lines", type=int, default=256, help="test lines to answer (256)")
     parser.add_argument("--alone", type=int, default=32, help="of these one at a time (32)")
     parser.add_argument("--rounds", type=int, default=2, help="measured turns of each way (2)")
@@ -140,7 +133,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = Transducer.load(options.run, device="cpu")
-    grouped = corpus([options.data], Path.cwd()).model_copy(update={"group": True})
+    grouped = corpus(options.data, Path.cwd()).model_copy(update={"group": True})
     examples = list(grouped.read(Path.cwd(), Skipped()))[: options.lines]
     lines = [example.sources["source"] for example in examples]
     references = [list(example.references) for example in examples]

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 from toys import EOS, Recurrent, Table, with_holes
 
-from transduce.search import BankedBeam, Beam, Hypotheses, PowerNormalisation, Scorer
+from transduce.search import BankedBeam, Beam, Hypotheses, Scorer
 from transduce.search.constrain import Constrained, Required, constrained
 from transduce.search.constrain.constraint import requirements
 from transduce.sequences import Sequences
@@ -103,14 +103,28 @@ def test_it_is_the_plain_search(width: int) -> None:
                 assert float(found.log_probs[row, 0]) == pytest.approx(wanted.log_prob, abs=1e-4)
 
 
+def test_what_several_constraints_ask_for_adds_up() -> None:
+    parts = [Required([one], limit, CPU) for one in PHRASES]
+    scorer, whole = constrained(Table(SYMBOLS), parts), Required(PHRASES, limit, CPU)
+    read = sources(40)
+    tokens = torch.randint(3, SYMBOLS, (40, 3), generator=torch.Generator().manual_seed(1))
+    tokens[:, 0] = 1
+    together = Constrained(Table(SYMBOLS), whole)
+    every = torch.arange(SYMBOLS).expand(40, -1)
+    states = [one.extend(tokens, one.start(one.encode(read)))[1] for one in (scorer, together)]
+    several, (one,) = requirements(scorer, states[0]), requirements(together, states[1])
+    assert len(several) == len(PHRASES)
+    met = torch.stack([part.after(every) for part in several]).sum(0)
+    assert int(met.max()) > 1
+    assert (met >= one.after(every)).all()  # which counts one phrase that has begun, no more
+
+
 def test_what_is_required_is_found_in_better_places() -> None:
-    for plain in (Table(SYMBOLS), Recurrent(SYMBOLS)):
-        parts = PHRASES[:1], PHRASES[1:]  # what several constraints ask for adds up
-        scorer = constrained(plain, [Required(part, limit, CPU) for part in parts])
-        given = PowerNormalisation(exponent=0.0)
-        beam = ask(Beam(width=5, normalisation=given), scorer, sources(100))
-        banked = ask(BankedBeam(width=5, normalisation=given), scorer, sources(100))
+    gains = []
+    for seed in range(6):
+        scorer = Constrained(Table(SYMBOLS, seed), Required(PHRASES[:1], limit, CPU))
+        beam, banked = (ask(one(width=4), scorer, sources(100)) for one in (Beam, BankedBeam))
         both = beam.finished & banked.finished
-        assert banked.finished.sum() >= beam.finished.sum() > 10
-        gain = banked.log_probs[both].mean() - beam.log_probs[both].mean()
-        assert float(gain) > 0.2
+        assert banked.finished.sum() >= beam.finished.sum() > 50
+        gains.append(float((banked.scores[both] - beam.scores[both]).mean()))
+    assert sum(gains) / len(gains) > 0.02

@@ -18,18 +18,22 @@ from toys import MAKERS, NORMALISATIONS, Recurrent, Table, task
 from transduce import testing
 from transduce.problem import Problem
 from transduce.search import (
+    Aided,
     Average,
+    BankedBeam,
     Beam,
     DiverseBeam,
     Draft,
     Ensemble,
     Exact,
+    Fusion,
     Greedy,
     Length,
     PowerNormalisation,
     Sample,
     Scorer,
     SearchBlueprint,
+    Speculative,
     StochasticBeam,
     TopP,
 )
@@ -74,6 +78,10 @@ def together(average: Average) -> Given:
     return asked(lambda symbols: Ensemble(tuple(make(symbols) for make in makers), average))
 
 
+def fused(symbols: int) -> Scorer:
+    return Fusion(Recurrent(symbols), Table(symbols), 0.5)
+
+
 SCORERS: dict[str, Callable[[], Given]] = {
     **{name: partial(asked, make) for name, make in MAKERS.items()},
     **{
@@ -85,11 +93,14 @@ SCORERS: dict[str, Callable[[], Given]] = {
     **{f"{kind} over a table": partial(constrained, kind, Table) for kind in test_constrain.EVERY},
     "lengths": partial(short, Length(least=2, least_ratio=0.5), Recurrent),
     **{f"mean of {average}": partial(together, average) for average in get_args(Average)},
+    "a language model beside it": lambda: asked(fused),
 }
 SEARCHES: dict[str, list[SearchBlueprint]] = {
     "greedy": [Greedy()],
     "draft": [Draft(), Draft(span=2, match=1)],
     "beam": [Beam(width=1), Beam(width=3, n_best=3, normalisation=PLAIN), Beam(width=5, n_best=2)],
+    "banked_beam": [BankedBeam(width=1), BankedBeam(width=4, n_best=2)],
+    "speculative": [Speculative(), Speculative(span=1)],
     "diverse_beam": [DiverseBeam(groups=3, width=2)],
     "sample": [Sample(samples=3), Sample(samples=4, temperature=0.7, truncations=(TopP(),))],
     "stochastic_beam": [StochasticBeam(width=4)],
@@ -122,6 +133,9 @@ def test_searches_keep_the_laws_and_beat_nothing_that_is_best(
     name: str, search: SearchBlueprint
 ) -> None:
     scorer, sources, prompt, limit = SCORERS[name]()
+    if search.aided:
+        known = scorer.extend(prompt, scorer.start(scorer.encode(sources)))[0].shape[2]
+        scorer = Aided(scorer, Recurrent(known))
     try:
         found = search(scorer, scorer.encode(sources), prompt, limit)
     except Problem:
@@ -130,7 +144,7 @@ def test_searches_keep_the_laws_and_beat_nothing_that_is_best(
     testing.check_search(search, scorer, sources, prompt, limit)
     likely = found.log_probs.masked_fill(~found.finished, -torch.inf).amax(1)
     assert (likely <= best(name) + 1e-4).all()
-    if isinstance(search, Draft):
+    if isinstance(search, Draft | Speculative):
         testing.check_draft_is_greedy(search, scorer, sources, prompt, limit)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from grammars import derives, random_rules
+from torch import Tensor
 from toys import EOS, Recurrent, Table
 
 from transduce.search import (
@@ -177,3 +178,42 @@ def test_the_best_sentence_is_the_best_of_all_strings_that_are_sentences() -> No
                 assert float(found.log_probs[0, 0]) == pytest.approx(max(scores), abs=1e-4)
         compared += len(scores) > 1
     assert compared > 15
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+def test_whoever_writes_letters_finishes_within_the_limit(search: StepwiseSearch) -> None:
+    """If there is a sentence that short."""
+    chance, tight = random.Random(11), 0
+    for seed in range(40):
+        rules = NESTED if seed % 5 == 0 else random_rules(chance, "ab()")
+        grammar, limit = Grammar(rules, 0), chance.randint(1, 9)
+        if grammar.empty:
+            continue
+
+        def most(lengths: Tensor, limit: int = limit) -> Tensor:
+            return torch.full_like(lengths, limit)
+
+        plain, read = Table(len(TEXTS), seed), sources(20, seed)
+        made = Constrained(plain, Matching(grammar, Texts(TEXTS, spaced=False), CPU, most))
+        prompt = torch.ones(20, 1, dtype=torch.long)
+        found = search(made, made.encode(read), prompt, most(read["source"].lengths))
+        shortest = min(size for size in range(40) if reached(rules, size))
+        assert grammar.left(grammar.first) == shortest
+        assert found.finished[:, 0].all() == (shortest < limit), (rules, limit)
+        tight += limit - shortest in range(1, 5)
+    assert tight > 5
+
+
+def reached(rules: Rules, size: int) -> bool:
+    """Return whether there is a sentence of so many characters: strings do not matter, sizes do."""
+    sizes = [set[int]() for _ in rules]
+    total = -1
+    while total != (total := sum(map(len, sizes))):
+        for found, ways in zip(sizes, rules, strict=True):
+            for way in ways:
+                here = {0}
+                for symbol in way:
+                    steps = sizes[symbol] if isinstance(symbol, int) else {1}
+                    here = {at + step for at in here for step in steps if at + step <= size}
+                found |= here
+    return size in sizes[0]

@@ -70,6 +70,7 @@ CHOICES: dict[str, list[Any]] = {
     "input_feeding": [True],
     "context_gate": ["source", "target", "both"],
     "bottleneck": [3],
+    "first_cell": ["summary"],
     "residual": [True],
     "norm": ["pre", "post"],
     "normalised": [True],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from test_models import DECODERS, HEADS, case
 
 from transduce.data.batch import Batch, Example
+from transduce.models.build import ModelBlueprint, build
 from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.dropout import Dropout, MaskPool, drawing_from
 from transduce.sequences import Sequences
@@ -119,3 +122,48 @@ def test_every_parameter_learns_and_all_follows_from_the_moment(
         assert grad is not None
         assert other is not None
         assert torch.equal(grad, other)
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_an_example_of_weight_two_counts_as_two(kind: str) -> None:
+    blueprint = ObjectiveBlueprint.choices()[kind].model_validate(SETTINGS[kind])
+    assert isinstance(blueprint, ObjectiveBlueprint)
+    assert blueprint.weighs
+    model, batch = learning("recurrent", "linear")
+    teacher, _ = learning("transformer", "linear")
+    objective = blueprint.build(task(batch, teacher.eval(), model.head.slots))
+    learner = Learner(model, objective).eval()  # twins are only equal where nothing is dropped
+    heavy = replace(batch, weights=torch.tensor([2.0, 1.0, 0.0, 1.0]))
+    both = [learner(given, NOW) for given in (heavy, batch.take(torch.tensor([0, 0, 1, 3])))]
+    torch.testing.assert_close(both[0].total, both[1].total)
+    plain = learner(batch, NOW)
+    assert both[0].nll == plain.nll
+    assert both[0].total != plain.total
+
+
+def test_weights_are_made_use_of_where_all_within_do() -> None:
+    around = ObjectiveBlueprint.choices()["r_drop"]
+    assert isinstance(around, type)
+    for within, expected in (("cross_entropy", True), ("coverage", False)):
+        made = around.model_validate({"objective": within})
+        assert isinstance(made, ObjectiveBlueprint)
+        assert made.weighs == expected
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("decoder", ["transformer", "convolutional"])
+def test_language_models_learn_by_it_too(decoder: str, kind: str) -> None:
+    """Without an encoder there is a target alone to change, to read and to say."""
+    facts = {"kind": decoder, "width": 8, "dropout": 0.2}
+    parts = ModelBlueprint.model_validate({"encoder": "none", "decoder": facts})
+    model = build(parts, {"source": 9, "target": 9})
+    rows = [torch.tensor([1, *row, 2]) for row in ([3, 4, 5, 6], [4], [])]
+    empty = Sequences.stack([torch.tensor([2])] * 3)
+    batch = Batch({"source": empty}, Sequences.stack(rows), torch.arange(3))
+    blueprint = ObjectiveBlueprint.choices()[kind].model_validate(SETTINGS[kind])
+    assert isinstance(blueprint, ObjectiveBlueprint)
+    objective = blueprint.build(task(batch, copy.deepcopy(model).eval(), 0))
+    loss = Learner(model, objective)(batch, NOW)
+    torch.autograd.backward(loss.total)
+    grads = [parameter.grad for parameter in model.parameters()]
+    assert all(grad is not None and grad.isfinite().all() for grad in grads)

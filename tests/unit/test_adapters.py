@@ -203,6 +203,7 @@ def test_an_adapters_run_is_small_and_goes_on_bit_for_bit(data: Path, kind: str)
         before = data / "base" / "checkpoints" / "step-0000012" / name
         assert one.stat().st_size < before.stat().st_size
     assert (whole / "model" / "adapter.json").exists()
+    assert "need it" in (whole / "model" / "README.md").read_text()
     base = tensors(Bundle.load(data / "base" / "model").model)
     after = dict(Bundle.load(whole / "model").model.named_parameters())
     changed = {name for name, value in base.items() if not torch.equal(value, after[name])}

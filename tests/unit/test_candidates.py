@@ -84,7 +84,7 @@ def test_minimum_risk_is_that_of_enumeration(sharpness: float) -> None:
 
 def test_self_critical_training_has_the_slope_of_the_expected_risk() -> None:
     model, batch, task = few()
-    objective = SelfCriticalBlueprint(metric=CER, samples=6000, weight=2.0).build(task)
+    objective = SelfCriticalBlueprint(metric=CER, samples=1000, weight=2.0).build(task)
     _, grads = learning.learned(objective, model, batch)
     model.zero_grad()
     expected = (probabilities(model, batch).exp() * risks(batch, task, CER)).sum(1)
@@ -95,7 +95,7 @@ def test_self_critical_training_has_the_slope_of_the_expected_risk() -> None:
         if p.grad is not None
     ]
     ours, exact = (torch.cat(side) for side in zip(*pairs, strict=True))
-    assert float((ours - exact).norm()) < 0.1 * float(exact.norm())
+    assert float((ours - exact).norm()) < 0.25 * float(exact.norm())
 
 
 def test_self_critical_training_is_the_formula_over_what_was_drawn() -> None:
@@ -129,8 +129,8 @@ def test_candidates_are_scored_as_if_forced_one_by_one(name: str) -> None:
             tokens = torch.tensor(ids)[None, None]
             lengths = torch.tensor([[len(ids)]])
             forced = force(model, memory, torch.ones(1, 1, dtype=torch.long), tokens, lengths)
-            assert float(scored.log_probs[row, place]) == pytest.approx(
-                float(forced.sum()), abs=1e-4
+            assert scored.log_probs[row, place].item() == pytest.approx(
+                forced.sum().item(), abs=1e-4
             )
 
 

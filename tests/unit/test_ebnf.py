@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from pydantic import ValidationError
 
 from transduce.blueprint import Blueprint, dump, override, parse, read
 from transduce.problem import Problem
 from transduce.search import Beam, Greedy
-from transduce.search.constrain import ConstraintBlueprint, GrammarBlueprint, holds
+from transduce.search.constrain import (
+    ConstraintBlueprint,
+    GrammarBlueprint,
+    Target,
+    Texts,
+    holds,
+)
 
 LISTS = """
 // nested lists
@@ -100,6 +108,16 @@ def test_models_answer_with_sentences() -> None:
     nested = GrammarBlueprint(rules='start: "a" | "b" start "c" | "d" start start')
     for search in (Greedy(), Beam(width=3)):
         found = model(texts, search, constraints=[nested])
-        assert all(holds(nested.grammar(), answer.text) == answer.finished for answer in found)
+        assert all(answer.finished and holds(nested.grammar(), answer.text) for answer in found)
     with pytest.raises(Problem, match=r"each sentence of the grammar .* has no symbol for"):
         model(texts, constraints=[GrammarBlueprint(rules='start: "a" ("ξ" | "中")')])
+
+
+@pytest.mark.parametrize(
+    ("texts", "left"),
+    [(["a", "b", "(", ")"], 3), ([b"a", b"b", b"(", b")"], 3), (["(a", ")", "b"], math.inf)],
+)
+def test_ways_to_the_end_are_of_single_characters(texts: list[str | bytes], left: float) -> None:
+    target = Target(lambda text: [], lambda: Texts(texts, False), lambda x: x, torch.device("cpu"))
+    made = GrammarBlueprint(rules='start: "(" ("a" | "bb") ")"').build(target)
+    assert made.language.left(made.language.first) == left

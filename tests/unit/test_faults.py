@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import fields
@@ -23,6 +24,7 @@ from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
 from transduce.recipe import train
 from transduce.recipe.replay import Replay, replay
+from transduce.report.run import read as read_report
 from transduce.sequences import Sequences
 from transduce.train import checkpoint
 from transduce.train.locate import first_fault
@@ -113,6 +115,7 @@ def test_a_fault_is_told_written_down_and_kept(
     facts = folder.read_json(kept[0] / "fault.json")
     assert (facts["step"], facts["position"], facts["seed"]) == (3, [0, 6], 1)
     assert all(math.isfinite(record["nll"]) for record in journal(done, "step"))
+    assert "2 updates were left out: loss or gradient was not a number." in read_report(done).notes
     state = folder.read_json(done / "checkpoints" / "step-0000020" / "state.json")
     assert (state["left_out"], state["in_a_row"], state["returns"]) == (2, 0, 0)
 
@@ -131,6 +134,8 @@ def test_a_run_goes_back_and_on_with_a_lower_rate(
         (7, 11, 0.5),
         (7, 11, 0.25),
     ]
+    told = "6 updates were left out: loss or gradient was not a number, and the run went back 2"
+    assert f"{told} times to go on at a lower rate." in read_report(done).notes
     rates = {r["step"]: r["learning_rate"] for r in journal(done, "step")}
     assert [rates[step] for step in (6, 7, 20)] == [0.01, 0.0025, 0.0025]
     assert list(rates) == list(range(1, 21))
@@ -168,6 +173,50 @@ def test_a_run_that_going_back_does_not_help_gives_up_and_says_so(
     assert [path.name for path in checkpoint.every(home / "run" / "checkpoints")] == [
         "step-0000000"
     ]
+
+
+def cramp(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """Let the memory run out for more than so many examples."""
+    plain = CrossEntropy.__call__
+
+    def cramped(self: CrossEntropy, model: Seq2Seq, batch: Batch) -> Loss:
+        if len(batch) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return plain(self, model, batch)
+
+    monkeypatch.setattr(CrossEntropy, "__call__", cramped)
+
+
+def test_where_memory_runs_out_training_goes_on_in_parts(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cramp(monkeypatch, 4)
+    done = run(home, "run", "train.max_steps=3")
+    told = [record["positions"] for record in journal(done, "memory")]
+    assert told == sorted(told, reverse=True)
+    said = capsys.readouterr().err
+    assert f"step 1: memory ran out for a batch of {told[0]:.0f} positions; it was" in said
+    monkeypatch.undo()
+    monkeypatch.setenv("TRANSDUCE_CACHE", str(home / "cache"))
+    whole = run(home, "whole", "train.max_steps=3")
+    for name in ("tokens", "position"):
+        counted = [
+            folder.read_json(one / "checkpoints" / "step-0000003" / "state.json")[name]
+            for one in (done, whole)
+        ]
+        assert counted[0] == counted[1]
+
+
+def test_an_example_that_does_not_fit_alone_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cramp(monkeypatch, 0)
+    with pytest.raises(Problem) as caught:
+        run(home, "run")
+    assert re.fullmatch(
+        rf"{home}/train\.tsv:\d+: this example alone does not fit into the memory; set .*",
+        str(caught.value),
+    )
 
 
 class Overflow(nn.Module):

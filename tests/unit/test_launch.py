@@ -53,13 +53,14 @@ def test_each_is_told_who_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 @pytest.mark.parametrize(
     ("program", "code", "told"),
     [
-        ("sys.exit(2 if rank == '0' else 75)", 2, ""),
-        ("sys.exit(1 if rank == '1' else 75)", 1, ""),
-        ("os.kill(os.getpid(), 9) if rank == '1' else sys.exit(75)", 75, "process 2 of 2 was ended "
+        ("sys.exit(2 if rank == '0' else 69)", 2, ""),
+        ("sys.exit(1 if rank == '1' else 69)", 1, ""),
+        ("os.kill(os.getpid(), 9) if rank == '1' else sys.exit(69)", 75, "process 2 of 2 was ended "
          "by SIGKILL"),
         ("os.kill(os.getpid(), 9) if rank == '0' else time.sleep(60)", 75, "process 1 of 2 was "
          "ended by SIGKILL"),
-        ("sys.exit(75)", 75, "of 2 lost the others"),
+        ("sys.exit(69)", 75, "of 2 lost the others"),
+        ("sys.exit(75)", 75, ""),
         ("sys.exit(143)", 143, ""),
     ],
 )  # fmt: skip

@@ -77,6 +77,17 @@ def test_going_on_is_bit_for_bit_the_run_that_never_stopped(kind: str) -> None:
     assert torch.equal(weights(second), weights(whole))
 
 
+@pytest.mark.parametrize("kind", ALL)
+def test_activations_may_be_recomputed_with_the_same_bits(kind: str) -> None:
+    optimiser, found = setting(rate=0.05), []
+    for recompute in (False, True):
+        at = begin(kind)
+        at.step = 4  # the turn of what comes last
+        again = plan(6, optimiser)._replace(recompute=recompute)
+        found.append([numbers(update) for update in steps(at, stream(), again)])
+    assert found[0] == found[1]
+
+
 MIXED = (
     "train.objective={kind: in_turn, updates: 8, first: {kind: scheduled_sampling, truth: {kind: "
     "linear, updates: 8}}, then: {kind: self_critical, metric: exact, objective: token_dropout}}"

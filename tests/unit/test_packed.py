@@ -125,7 +125,8 @@ def test_in_bytes_nothing_is_0_and_what_is_no_number_stays_none() -> None:
 
 
 def test_small_weights_are_not_rounded_to_bytes() -> None:
-    assert isinstance(packed(precision="int8").packed, Exactly)
+    with pytest.warns(UserWarning, match="int8 changes nothing: .* no map of 131,072 weights"):
+        assert isinstance(packed(precision="int8").packed, Exactly)
     assert isinstance(packed(512, 256, precision="int8").packed, InBytes)
 
 
@@ -160,6 +161,8 @@ def test_auto_takes_what_gains_and_says_so(
 
 def test_the_real_race_is_run() -> None:
     with pytest.warns(UserWarning, match=r"fp32 1\.0, .*int8 \d"):
+        pack(Linear(512, 256), "auto")
+    with pytest.warns(UserWarning, match=r"auto takes (?!int8).*fp32 1\.0(?!.*int8)"):
         pack(Linear(24, 40), "auto")
 
 

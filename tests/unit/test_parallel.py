@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from learning import task
 from together import Together
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from transduce.train.objective import (
     Loss,
     Moment,
     Objective,
+    TokenDropoutBlueprint,
 )
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.parallel import ALONE, Group, joined
@@ -51,12 +53,20 @@ def stream() -> Iterator[tuple[Position, Batch]]:
         yield Position(0, number + 1), batch(number, size)
 
 
+TASK = task(batch(1, 2))
+
+
 def cross_entropy(model: Seq2Seq, given: Batch, moment: Moment) -> Loss:
-    return CrossEntropyBlueprint().build()(model, given, moment)
+    return CrossEntropyBlueprint().build(TASK)(model, given, moment)
 
 
 def coverage(model: Seq2Seq, given: Batch, moment: Moment) -> Loss:
-    return CoverageBlueprint().build()(model, given, moment)
+    return CoverageBlueprint().build(TASK)(model, given, moment)
+
+
+def with_holes(model: Seq2Seq, given: Batch, moment: Moment) -> Loss:
+    """Draw for each row of the corpus, whichever process reads it."""
+    return TokenDropoutBlueprint(source=0.3, target=0.3).build(TASK)(model, given, moment)
 
 
 def of_some_rows(model: Seq2Seq, given: Batch, moment: Moment) -> Loss:
@@ -112,6 +122,7 @@ COPYING = {"encoder": TRANSFORMER, "decoder": TRANSFORMER}
         (3, COPYING, cross_entropy, 2),
         (2, MIXED, coverage, 3),
         (2, LSTM, of_some_rows, 1),
+        (2, LSTM, with_holes, 2),
     ],
 )
 def test_several_processes_learn_what_one_does(

@@ -117,12 +117,20 @@ def test_a_signal_to_any_process_stops_all_and_saves(
     assert training.said.count("stopped and saved") == 1
 
 
+def test_a_time_limit_ends_all_and_saves(data: Path) -> None:
+    training = Training(data, "run", 2, *ENDLESS, "train.time_limit=2 s")
+    assert training.codes() == [75, 75], training.said
+    assert training.said.count("stopped and saved") == 1
+    assert "gone" not in training.said
+    assert saved(data / "run") >= 0
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_if_one_process_dies_all_end_and_training_again_goes_on(data: Path, which: int) -> None:
     training = Training(data, "run", 2, "train.max_steps=100000", "validation.every=4")
     training.under_way(8)
     training.send(which, signal.SIGKILL)
-    expected = [75, 75]
+    expected = [75, 69]
     expected[which] = -signal.SIGKILL
     assert training.codes() == expected
     told = [line for line in training.said.split("\n") if "train again to go on" in line]
@@ -133,10 +141,20 @@ def test_if_one_process_dies_all_end_and_training_again_goes_on(data: Path, whic
     assert f"going on from step {step}" in train(data, "run", 2, *changes)
 
 
+def test_all_leave_out_and_go_back_together_and_one_says_so(data: Path) -> None:
+    wild = ("train.optimiser.rate=1e30", "train.optimiser.clip=1e30")
+    training = Training(data, "run", 2, *wild, *ENDLESS, "train.faults.returns=1")
+    assert training.codes() == [2, 2], training.said
+    assert training.said.count("back from step") == 1
+    assert training.said.count("then begin anew") == 1
+    faults = [record["step"] for record in records(data / "run") if record["kind"] == "fault"]
+    assert len(faults) == len(set(faults)) >= 3
+
+
 def test_a_mistake_is_told_once_by_the_first_for_whom_the_others_wait(data: Path) -> None:
     (data / "train.tsv").write_text("no table\n", encoding="utf-8")
     training = Training(data, "run", 2)
-    assert training.codes() == [2, 75]
+    assert training.codes() == [2, 69]
     assert training.said.count("train.tsv:1") == 1
     assert "gone" not in training.said
 

@@ -156,8 +156,12 @@ def pack(model: nn.Module, precision: NumberType | Literal["auto"] = "fp32") -> 
         precision = _fastest(served)
     if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise Problem("this processor does not multiply bf16; take int8 or fp32", "precision")
-    for module in served:
-        module.packed = _type(precision, module.weight)(module.weight)
+    kinds = [_type(precision, module.weight) for module in served]
+    if precision == "int8" and InBytes not in kinds:
+        what = f"int8 changes nothing: this model has no map of {LARGE:,} weights; leave it out"
+        warnings.warn(f"precision: {what}", stacklevel=2)
+    for module, kind in zip(served, kinds, strict=True):
+        module.packed = kind(module.weight)
 
 
 def _type(precision: NumberType, weight: Tensor) -> type[Packed]:
@@ -168,7 +172,9 @@ def _type(precision: NumberType, weight: Tensor) -> type[Packed]:
 def _fastest(maps: list[Packable]) -> NumberType:
     """Return the type in which all maps together are fastest, the next best if it gains little."""
     half = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    able: list[NumberType] = [name for name in get_args(NumberType) if name != "bf16" or half]
+    large = any(module.weight.numel() >= LARGE for module in maps)
+    useless = {"bf16": not half, "int8": not large}
+    able: list[NumberType] = [name for name in get_args(NumberType) if not useless.get(name)]
     shapes = Counter(module.weight.shape for module in maps)
     one = {module.weight.shape: module.weight for module in maps}
     needed = {

@@ -19,6 +19,7 @@ def card(
     """Return the card as Markdown."""
     model = experiment.model
     reader = f"A {model.encoder.kind} encoder and" if model.encoder.reads else "A language model:"
+    needs = "These weights are added to those of the model that adapter.json names, and need it."
     scored = [f"* {score}" for score in scores] or ["* not scored yet"]
     return "\n".join(
         [
@@ -28,6 +29,7 @@ def card(
             f"{counts['train']['examples']:,} examples (weights: {origin}; transduce "
             f"{__version__}).",
             "",
+            *([needs, ""] if experiment.adapt else []),
             "## Scores on the test set",
             "",
             *scored,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ MOST = 1e90  # no number beyond is worth drawing
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds; ``notes`` say what is missing or could not be read."""
+    """What a run folder holds; ``notes`` say what is missing, went wrong or could not be read."""
 
     name: str
     configuration: str | None
@@ -49,6 +49,7 @@ def read(folder: Path) -> Run:
     reader = _Reader(folder)
     configuration = reader.text("experiment.yaml", "the configuration")
     records = reader.lines("train.jsonl", "the course of training")
+    reader.notes.extend(_left_out(records))
     return Run(
         name=folder.resolve().name,
         configuration=configuration,
@@ -62,6 +63,20 @@ def read(folder: Path) -> Run:
         scores=reader.object("scores.json", "final scores"),
         notes=reader.notes,
     )
+
+
+def _left_out(records: Sequence[Record]) -> Iterator[str]:
+    """Say how many updates were not numbers, and how often the run went back because of them."""
+    updates = returns = 0
+    for entry in records:
+        if entry.get("kind") == "fault":
+            updates += 1
+        elif entry.get("kind") == "return":  # it counts those before it, which were made anew
+            updates, returns = int(number(entry.get("left_out")) or 0), returns + 1
+    if updates:
+        were = "update was" if updates == 1 else "updates were"
+        back = f", and the run went back {returns} times to go on at a lower rate" * (returns > 0)
+        yield f"{updates:,} {were} left out: loss or gradient was not a number{back}."
 
 
 def number(value: Any) -> float | None:

@@ -14,7 +14,7 @@ from typing import Final
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from transduce.problem import Problem
-from transduce.train.parallel import LEASH, Lost
+from transduce.train.parallel import BECAUSE_OF_ANOTHER, LEASH, Lost
 from transduce.train.progress import Show
 from transduce.train.signals import Stop, listening
 
@@ -104,7 +104,7 @@ def _verdict(ended: Mapping[int, int], count: int, stop: Stop, show: Show) -> in
     failed = {number: code for number, code in ended.items() if code}
     if not failed:
         return 0
-    others = {number: code for number, code in failed.items() if code != Lost.exit_code}
+    others = {number: code for number, code in failed.items() if code != BECAUSE_OF_ANOTHER}
     number, code = next(iter((others or failed).items()))
     if stop.signal and code in (-stop.signal, stop.exit_code):
         return stop.exit_code

@@ -27,6 +27,7 @@ from transduce.train.objective import Loss
 LEASH: Final = "TRANSDUCE_LEASH"  # names the file descriptor that closes when the launcher is gone
 PATIENCE: Final = timedelta(days=1)  # with the first process: it prepares data and validates
 TOLD: Final = "told"  # the first process sets it when it ends with something to tell
+BECAUSE_OF_ANOTHER: Final = os.EX_UNAVAILABLE  # exit code of those that leave the telling to others
 
 
 class Lost(Problem):
@@ -230,7 +231,7 @@ def joined(device: torch.device) -> Iterator[Group]:
         group.tell(0)  # a launcher takes the first that leaves for the end of all
     except Lost:
         if leashed or not group.first:  # the launcher, or the first process, says so
-            raise SystemExit(Lost.exit_code) from None
+            raise SystemExit(BECAUSE_OF_ANOTHER) from None
         raise
     except Problem as problem:
         if group.first:

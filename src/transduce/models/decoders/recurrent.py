@@ -45,6 +45,8 @@ class RecurrentDecoderBlueprint(DecoderBlueprint):
     """width of a layer's output"""
     layers: int = Field(1, ge=1)
     """number of layers"""
+    first_cell: Literal["zero", "summary"] = "zero"
+    """what an LSTM's cell holds at first: nothing, or the source's summary, as its output does"""
     bottleneck: int | None = Field(None, ge=1)
     """width that the source's summary has to pass through, if any"""
     residual: bool = False
@@ -67,6 +69,9 @@ class RecurrentDecoderBlueprint(DecoderBlueprint):
         """
         if memory == 0:
             self._refuse_source()
+        if self.first_cell == "summary" and self.cell != "lstm":
+            what = f"a layer of kind {self.cell} has no cell; leave it out, or set cell: lstm"
+            raise Problem(what, "model.decoder.first_cell")
         if not self.connection.context_width(self.width, memory):
             wanted = {
                 "order": self.order != "after",
@@ -89,9 +94,10 @@ class RecurrentDecoderBlueprint(DecoderBlueprint):
                 "initial",
                 "model.decoder.connection",
             )
-        if self.bottleneck:
-            what = "there is no source to pass through it; leave it out"
-            raise Problem(what, "model.decoder.bottleneck")
+        for name in ("bottleneck", "first_cell"):
+            if getattr(self, name) not in (None, "zero"):
+                what = "there is no source for it; leave it out"
+                raise Problem(what, f"model.decoder.{name}")
 
 
 class RecurrentState(NamedTuple):
@@ -132,7 +138,7 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         self.bottleneck = (
             nn.Sequential(nn.Linear(memory, narrow), nn.Linear(narrow, memory)) if narrow else None
         )
-        self.reads = memory > 0
+        self.reads, self.fills = memory > 0, blueprint.first_cell == "summary"
         if self.reads:
             self.bridge = nn.Linear(memory, blueprint.layers * width)
         self.connection = blueprint.connection.build(width, memory)
@@ -154,11 +160,13 @@ class RecurrentDecoder(Decoder[RecurrentState]):
         bank = memory["source"]
         summary = bank.summary if self.bottleneck is None else self.bottleneck(bank.summary)
         if self.reads:
-            first = torch.tanh(self.bridge(summary)).view(len(summary), self.depth, -1)
+            known = self.bridge(summary).view(len(summary), self.depth, -1)
         else:
-            first = summary.new_zeros(len(summary), self.depth, self.width)
-        first = first.repeat_interleave(width, 0)
-        cell = torch.zeros_like(first) if self.stack.cell == "lstm" else first[:, :, :0]
+            known = summary.new_zeros(len(summary), self.depth, self.width)
+        known = known.repeat_interleave(width, 0)
+        first = torch.tanh(known)
+        cell = known if self.fills else torch.zeros_like(first)
+        cell = cell if self.stack.cell == "lstm" else first[:, :, :0]
         source = self.connection.prepare(bank.states, bank.mask, summary)
         trail = self.connection.begin(source, len(first))
         feed = torch.zeros_like(first[:, 0]) if self.feeds else None

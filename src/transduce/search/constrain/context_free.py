@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import inf
 from typing import Final, NamedTuple
 
 from transduce.search.constrain.letters import Letters, overlaps
@@ -37,13 +38,22 @@ class Grammar:
     such end): so lists and regular parts, however long, come back to the same few columns.
 
     ``possible`` says which sets hold a character that can be written at all; alternatives for which
-    others are needed are left out, so that no column is a dead end.
+    others are needed are left out, so that no column is a dead end. ``alone`` says which hold one
+    that can be written for itself; ways to the end are counted in these.
     """
 
     def __init__(
-        self, rules: Rules, start: int, possible: Callable[[Letters], bool] = bool
+        self,
+        rules: Rules,
+        start: int,
+        possible: Callable[[Letters], bool] = bool,
+        alone: Callable[[Letters], bool] = bool,
     ) -> None:
         kept = _productive(rules, possible)
+        self.alone = alone
+        self.sizes = _shortest(kept, alone)
+        self.lasting: list[float] = []  # by spot: the fewest characters of the rest
+        self.ways = {TOP: 0.0}  # by address: the fewest characters from there to the end
         self.empty = start not in kept  # no sentence can be written
         self.blank = _blank(kept)
         self.symbols: list[Symbol | None] = []  # by spot; None is the end of an alternative
@@ -73,6 +83,18 @@ class Grammar:
         """Return whether what was read is a sentence."""
         return self.columns[place].ends
 
+    def left(self, place: int) -> float:
+        """Return how many single characters a sentence needs at least from here on."""
+        column = self.columns[place]
+        if column.ends:
+            return 0.0
+        return min((self._count(*step) for step in column.steps), default=inf)
+
+    def _count(self, letters: Letters, spot: int, back: Back) -> float:
+        if not self.alone(letters):
+            return inf
+        return 1 + self.lasting[spot] + min(self.ways[address] for address in back)
+
     def _lay(self, way: Sequence[Symbol]) -> Iterator[int]:
         """Give an alternative its spots; yield those before which nothing has to be read."""
         fresh = True
@@ -82,6 +104,8 @@ class Grammar:
             fresh &= symbol in self.blank
             self.symbols.append(symbol)
         self.symbols.append(None)
+        sizes = [_size(symbol, self.sizes, self.alone) for symbol in way]
+        self.lasting += [sum(sizes[at:]) for at in range(len(way) + 1)]
 
     def _column(self, spots: Iterable[tuple[int, Address]], ends: bool) -> int:
         """Return the column of these spots, once all that is complete has gone back."""
@@ -135,7 +159,22 @@ class Grammar:
                 column.steps.append((symbol, spot + 1, behind))
             elif self.symbols[spot + 1] is not None:
                 column.waiting.setdefault(symbol, []).append((spot + 1, behind))
+        self._measure(number, column.waiting)
         return column
+
+    def _measure(self, number: int, waiting: Mapping[int, list[tuple[int, Back]]]) -> None:
+        """Find the shortest ways from the addresses of a new column."""
+        self.ways |= {(number, rule): inf for rule in waiting}
+        changed = True
+        while changed:  # they may lead through one another
+            changed = False
+            for rule, ends in waiting.items():
+                way = min(
+                    self.lasting[spot] + min(self.ways[address] for address in back)
+                    for spot, back in ends
+                )
+                changed |= way < self.ways[number, rule]
+                self.ways[number, rule] = min(way, self.ways[number, rule])
 
     def _begun(self, core: Iterable[int]) -> list[int]:
         """Return the rules that may begin at some spots."""
@@ -194,6 +233,27 @@ def _productive(
 
 def _asked(way: Iterable[Symbol]) -> list[int]:
     return [symbol for symbol in way if isinstance(symbol, int)]
+
+
+def _shortest(
+    rules: dict[int, list[Sequence[Symbol]]], alone: Callable[[Letters], bool]
+) -> dict[int, float]:
+    """Return the fewest characters that each rule needs, all of which stand alone."""
+    sizes = dict.fromkeys(rules, inf)
+    changed = True
+    while changed:
+        changed = False
+        for rule, ways in reversed(rules.items()):
+            size = min(sum(_size(symbol, sizes, alone) for symbol in way) for way in ways)
+            changed |= size < sizes[rule]
+            sizes[rule] = size
+    return sizes
+
+
+def _size(symbol: Symbol, sizes: Mapping[int, float], alone: Callable[[Letters], bool]) -> float:
+    if isinstance(symbol, int):
+        return sizes[symbol]
+    return 1.0 if alone(symbol) else inf
 
 
 def _blank(rules: Mapping[int, Sequence[Sequence[Symbol]]]) -> set[int]:

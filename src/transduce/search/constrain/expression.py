@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Final, NoReturn
 
 from transduce.search.constrain.letters import Letters, named, others, overlaps, union
@@ -56,6 +57,10 @@ class Nfa:
     def ends(self, states: frozenset[int]) -> bool:
         """Return whether what was read matches."""
         return self.end in states
+
+    def left(self, states: frozenset[int]) -> float:
+        """Say nothing of how far it is to a match."""
+        return inf
 
 
 class _Reader:

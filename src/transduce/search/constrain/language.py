@@ -27,6 +27,9 @@ class Language(Protocol[P]):
     def ends(self, place: P) -> bool:
         """Return whether what was read is a text of the language."""
 
+    def left(self, place: P) -> float:
+        """Return how many characters lead to a text of the language; infinity: it does not say."""
+
 
 def holds(language: Language[P], text: str) -> bool:
     """Return whether a text belongs to a language."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,11 +23,14 @@ from transduce.search.constrain.constraint import (
 )
 from transduce.search.constrain.expression import Nfa
 from transduce.search.constrain.language import Language
+from transduce.search.constrain.required import Limit
 from transduce.sequences import Sequences
 
 P = TypeVar("P")
 
-KEPT: Final = 2**24  # symbols in the rows that are kept, of 5 bytes each
+KEPT: Final = 2**24  # symbols in the rows that are kept, of 9 bytes each
+DETOUR: Final = 8  # tokens until the shortest way is known again, as behind the bytes of a letter
+ENDLESS: Final = 2**31
 DEAD: Final = 0
 BEFORE: Final = 1
 FIRST: Final = 2
@@ -42,11 +46,20 @@ class Place(NamedTuple):
     fresh: bool = False  # nothing was said
 
 
+class Reading(NamedTuple):
+    """How far each row has come."""
+
+    number: Int[Tensor, "N"]  # of a place
+    left: Int[Tensor, "N"]  # tokens that may still be said; at first the beginning is among them
+
+
 class Row(NamedTuple):
     """What may follow in one state."""
 
     allowed: Bool[Tensor, "V"]
     behind: Int[np.ndarray, "V"]  # the state behind every symbol
+    needs: Int[Tensor, "V"]  # tokens that suffice for the rest behind each
+    most: int  # of these
 
 
 @dataclass
@@ -57,14 +70,24 @@ class Stem:
     symbols: list[int] = field(default_factory=list)  # whose text ends here
 
 
-class Matching(Constraint[Tensor], Generic[P]):
+class Matching(Constraint[Reading], Generic[P]):
     """Allows a symbol if its text can go on towards a text of a language, and eos behind one.
 
     Which symbols these are is found out where a state is first met, and kept (Willard & Louf
     2023). Symbols without a text of their own are never allowed.
+
+    With a ``limit``, the most tokens for sources of given lengths, a symbol also has to leave room
+    for the shortest way to the end, where the language knows one and there is such a symbol.
     """
 
-    def __init__(self, language: Language[P], texts: Texts, device: torch.device) -> None:
+    def __init__(
+        self,
+        language: Language[P],
+        texts: Texts,
+        device: torch.device,
+        limit: Limit | None = None,
+    ) -> None:
+        self.limit = limit
         self.language, self.texts, self.device = language, texts, device
         self.stem = _grow(texts.of_symbols)
         spelt = enumerate(texts.of_symbols)
@@ -74,22 +97,32 @@ class Matching(Constraint[Tensor], Generic[P]):
         self.numbers = {first: FIRST}
         self.rows: dict[int, Row] = {}
 
-    def begin(self, sources: Mapping[str, Sequences]) -> Int[Tensor, "B"]:
+    def begin(self, sources: Mapping[str, Sequences]) -> Reading:
         """Return the state before anything is read, one row for every source."""
-        return torch.full_like(next(iter(sources.values())).lengths, BEFORE)
+        lengths = next(iter(sources.values())).lengths
+        left = self.limit(lengths) + 1 if self.limit else torch.full_like(lengths, ENDLESS)
+        return Reading(torch.full_like(lengths, BEFORE), left)
 
-    def read(self, tokens: Int[Tensor, "N"], state: Int[Tensor, "N"]) -> Int[Tensor, "N"]:
+    def read(self, tokens: Int[Tensor, "N"], state: Reading) -> Reading:
         """Read one token in every row."""
-        pairs = zip(state.tolist(), tokens.tolist(), strict=True)
-        return state.new_tensor([self._behind(number, token) for number, token in pairs])
+        pairs = zip(state.number.tolist(), tokens.tolist(), strict=True)
+        behind = [self._behind(number, token) for number, token in pairs]
+        return Reading(state.number.new_tensor(behind), state.left - 1)
 
-    def weigh(
-        self, log_probs: Float[Tensor, "N V"], state: Int[Tensor, "N"]
-    ) -> Float[Tensor, "N V"]:
+    def weigh(self, log_probs: Float[Tensor, "N V"], state: Reading) -> Float[Tensor, "N V"]:
         """Return the log-probabilities of what may follow, -inf for what may not."""
-        allowed = torch.stack([self._row(number).allowed for number in state.tolist()])
+        rows = zip(state.number.tolist(), state.left.tolist(), strict=True)
+        allowed = torch.stack([self._allowed(number, left) for number, left in rows])
         allowed = F.pad(allowed, (0, log_probs.shape[1] - allowed.shape[1]))
         return log_probs.masked_fill(~allowed, -torch.inf)
+
+    def _allowed(self, number: int, left: int) -> Bool[Tensor, "V"]:
+        """Return which symbols may follow where so many tokens are left."""
+        row = self._row(number)
+        if left >= row.most + 2:  # behind a symbol comes the rest, and eos
+            return row.allowed
+        soon = row.allowed & (row.needs + 2 <= left)
+        return soon if soon.any() else row.allowed
 
     def _behind(self, number: int, token: int) -> int:
         if number == BEFORE:
@@ -109,9 +142,27 @@ class Matching(Constraint[Tensor], Generic[P]):
         for symbol, after in self._followers(place).items() if place else ():
             behind[symbol] = self._number(after)
         allowed = torch.from_numpy(behind != DEAD)
+        needs = torch.zeros(len(behind), dtype=torch.int32)
+        if place and self.limit is not None:
+            needs = torch.from_numpy(self._needs(place, behind))
         if place and not place.begun:
             allowed[EOS] = self.language.ends(place.inner)
-        return Row(allowed.to(self.device), behind)
+            needs[EOS] = -1
+        most = int(needs.max())
+        return Row(allowed.to(self.device), behind, needs.to(self.device), most)
+
+    def _needs(self, place: Place, behind: Int[np.ndarray, "V"]) -> Int[np.ndarray, "V"]:
+        """Return how many tokens surely suffice for what has to come behind each symbol."""
+        own = self._need(place)
+        if own == inf:
+            return np.zeros_like(behind)
+        numbers, which = np.unique(behind, return_inverse=True)
+        known = [0.0 if n == DEAD else self._need(self.places[n]) for n in numbers.tolist()]
+        needs = [own + DETOUR if need == inf else need for need in known]
+        return np.array(needs, dtype=np.int32)[which]
+
+    def _need(self, place: Place | None) -> float:
+        return inf if place is None or place.begun else self.language.left(place.inner)
 
     def _number(self, place: Place) -> int:
         if place not in self.numbers:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from transduce.data.batch import Batch
 from transduce.evaluate import Metric
-from transduce.models.interface import Readout
+from transduce.models.interface import Memory
 from transduce.models.seq2seq import Seq2Seq
+from transduce.nn.dropout import draw_twice
+from transduce.nn.recompute import recomputing
 from transduce.search import Sample, StepwiseSearch
 from transduce.search.interface import Batch as Asked
 from transduce.search.stepwise import answers
-from transduce.sequences import Sequences
+from transduce.sequences import Sequences, positions
 from transduce.text.vocabulary import BOS, EOS
 from transduce.train.objective.interface import Moment, Task
-from transduce.train.objective.passes import evaluating, pieces, table
+from transduce.train.objective.passes import Pass, Table, evaluating, over_tables
 
 Answers = list[list[int]]  # to one source, each to its end if it has one
 
@@ -39,7 +41,7 @@ class Judge:
         texts, references = list[str](), list[tuple[str, ...]]()
         for row, found in zip(batch.index.tolist(), candidates, strict=True):
             example = self.task.example(row)
-            codec = self.task.target.reading(example.sources["source"], self.task.slots)
+            codec = self.task.target.reading(example.sources.get("source", ""), self.task.slots)
             texts += map(codec.decode, found)
             references += [example.references] * len(found)
         scores = map(self.metric.segment_score, self.metric.statistics(texts, references))
@@ -75,6 +77,12 @@ def truths(batch: Batch) -> Answers:
     return [ids[:length] for ids, length in rows]
 
 
+def counts(batch: Batch) -> Float[Tensor, "B"]:
+    """Return what each example counts: its target tokens times its weight."""
+    tokens = batch.labels.lengths.float()
+    return tokens if batch.weights is None else tokens * batch.weights
+
+
 class Scored(NamedTuple):
     """Candidates side by side; where a source has fewer than K, the rest means nothing."""
 
@@ -88,34 +96,37 @@ class Scored(NamedTuple):
 
 
 def score(model: Seq2Seq, batch: Batch, candidates: Sequence[Answers]) -> Scored:
-    """Return how likely the model finds candidates, all read at once against one memory."""
-    width, device = max(map(len, candidates)), batch.index.device
-    rows = [
-        torch.tensor(ids) for one in candidates for ids in [*one, *[[EOS]] * (width - len(one))]
-    ]
-    labels = Sequences.stack(rows).to(device)
-    inputs = torch.cat([torch.full_like(labels.data[:, :1], BOS), labels.data[:, :-1]], 1)
+    """Return how likely the model finds candidates, one of each source at a time.
+
+    They are read again for their gradient, so that memory holds no more than one of each.
+    """
     memory = model.encode(batch.sources)
-    out, _ = model.decoder.extend(model.readable(inputs), model.decoder.start(memory, width))
-    chosen = _chosen(model, out, model.head.start(memory), labels.data)
-    total = chosen.masked_fill(~labels.mask(), 0.0).sum(1).view(-1, width)
-    counts = torch.tensor([len(one) for one in candidates], device=device)
-    return Scored(total, torch.arange(width, device=device) < counts[:, None])
+    width, device = max(map(len, candidates)), batch.index.device
+    columns = []
+    for place in range(width):
+        rows = [torch.tensor(one[place] if place < len(one) else [EOS]) for one in candidates]
+        columns.append(
+            checkpoint(
+                _log_prob,
+                model,
+                memory,
+                Sequences.stack(rows).to(device),
+                use_reentrant=False,
+                context_fn=draw_twice,
+            )
+        )
+    many = torch.tensor([len(one) for one in candidates], device=device)
+    return Scored(torch.stack(columns, 1), positions(width, device) < many[:, None])
 
 
-def _chosen(
-    model: Seq2Seq, out: Readout, source: Any, labels: Int[Tensor, "N T"]
-) -> Float[Tensor, "N T"]:
-    """Return the log-probability of each label, computed again for its gradient."""
+def _log_prob(model: Seq2Seq, memory: Memory, labels: Sequences) -> Float[Tensor, "B"]:
+    """Return the log-probability of a target of each source."""
+    inputs = torch.cat([torch.full_like(labels.data[:, :1], BOS), labels.data[:, :-1]], 1)
+    with recomputing(False):  # all of this is recomputed, so its layers need not be
+        out, _ = model.decoder.extend(model.readable(inputs), model.decoder.start(memory))
 
-    def judged(read: Readout, part: slice) -> Tensor:
-        said = table(model.head, read, source, part)
-        return said.gather(2, labels[:, part, None])[:, :, 0]
+    def chosen(said: Table, part: slice) -> Tensor:
+        return said.gather(2, labels.data[:, part, None])[:, :, 0]
 
-    return torch.cat(
-        [
-            checkpoint(judged, out, part, use_reentrant=False, preserve_rng_state=False)
-            for part in pieces(labels.shape[1], len(labels))
-        ],
-        1,
-    )
+    found = torch.cat(over_tables(model, Pass(memory, out), chosen), 1)
+    return found.masked_fill(~labels.mask(), 0.0).sum(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -25,11 +25,14 @@ class CrossEntropy(NamedTuple):
 class CrossEntropyBlueprint(ObjectiveBlueprint):
     """Predict each token after the true ones before it."""
 
-    weighs: ClassVar[bool] = True
-
     kind: Literal["cross_entropy"] = "cross_entropy"
     smoothing: float = Field(0.1, ge=0, lt=1)
     """probability taken from the true token and spread over all"""
+
+    @property
+    def weighs(self) -> bool:
+        """It does."""
+        return True
 
     def build(self, task: Task | None = None) -> CrossEntropy:
         """Make it."""

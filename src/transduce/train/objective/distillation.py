@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,14 +16,14 @@ from transduce.models.seq2seq import Seq2Seq
 from transduce.train.objective.cross_entropy import CrossEntropyBlueprint
 from transduce.train.objective.interface import Loss, Moment, Objective, ObjectiveBlueprint, Task
 from transduce.train.objective.passes import (
+    LEAST,
     Table,
     over_tables,
     overhearing,
     table,
     the_last,
+    total,
 )
-
-LEAST: Final = -87.0  # the logarithm of what is next to nothing in float32
 
 
 class Distillation(NamedTuple):
@@ -46,12 +46,11 @@ class Distillation(NamedTuple):
             loss = self.objective(model, batch, moment)
         student = the_last(heard, len(batch), "distillation")
         taught = [_taught(teacher, batch) for teacher in self.teachers]
-        mask = batch.labels.mask()
 
         def judge(said: Table, part: slice) -> Tensor:
             wanted = self._softened(_mean(taught, part))
             missed = wanted.clamp_min(LEAST) - self._softened(said).clamp_min(LEAST)
-            return (wanted.exp() * missed).sum(-1).masked_select(mask[:, part]).sum()
+            return total((wanted.exp() * missed).sum(-1), batch, part)
 
         apart = torch.stack(over_tables(model, student, judge)).sum()
         share = self.weight * self.temperature**2

@@ -47,7 +47,9 @@ def reading_instead(
 
             hooks.callback(part.register_forward_pre_hook(enter).remove)
             hooks.callback(part.register_forward_hook(leave).remove)
-        for embedding in {part.embedding for part in parts.values()}:
+        # an encoder that reads nothing has no table
+        children = (child for part in parts.values() for child in part.named_children())
+        for embedding in {child for name, child in children if name == "embedding"}:
             hooks.callback(embedding.register_forward_pre_hook(swap).remove)
             hooks.callback(embedding.register_forward_hook(move).remove)
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -73,7 +73,11 @@ class Objective(Protocol):
 class ObjectiveBlueprint(Part):
     """Slot for an objective."""
 
-    weighs: ClassVar[bool] = False  # it makes use of the weights of examples
+    @property
+    def weighs(self) -> bool:
+        """Whether it makes use of the weights of examples: as the objectives within it do."""
+        within = [value for _, value in self if isinstance(value, ObjectiveBlueprint)]
+        return bool(within) and all(one.weighs for one in within)
 
     @abstractmethod
     def build(self, task: Task) -> Objective:

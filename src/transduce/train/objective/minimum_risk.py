@@ -10,7 +10,7 @@ from pydantic import Field
 from transduce.data.batch import Batch
 from transduce.evaluate import BleuBlueprint, MetricBlueprint
 from transduce.models.seq2seq import Seq2Seq
-from transduce.train.objective.candidates import Judge, found, sampled, score, truths
+from transduce.train.objective.candidates import Judge, counts, found, sampled, score, truths
 from transduce.train.objective.interface import Loss, Moment, Objective, ObjectiveBlueprint, Task
 
 
@@ -42,7 +42,7 @@ class MinimumRisk(NamedTuple):
         scored = score(model, batch, candidates)
         likely = (self.sharpness * scored.log_probs).masked_fill(~scored.real, -torch.inf)
         expected = (likely.softmax(1) * scored.aligned(risks)).sum(1)
-        risk = self.weight * (batch.labels.lengths * expected).sum()
+        risk = self.weight * (counts(batch) * expected).sum()
         if self.objective is None:
             return Loss(risk, -scored.log_probs[:, 0].detach().sum())
         beside = self.objective(model, batch, moment)
@@ -56,7 +56,7 @@ class MinimumRiskBlueprint(ObjectiveBlueprint):
     metric: MetricBlueprint = BleuBlueprint()
     """what says how good an answer is"""
     samples: int = Field(20, ge=1)
-    """answers to draw for each source; time and memory of an update grow with them"""
+    """answers to draw for each source; the time of an update grows with them"""
     temperature: float = Field(1.0, gt=0)
     """below 1 likely tokens are drawn even more often, above 1 less"""
     sharpness: float = Field(0.005, gt=0)
@@ -65,6 +65,11 @@ class MinimumRiskBlueprint(ObjectiveBlueprint):
     """price of the expected risk"""
     objective: ObjectiveBlueprint | None = None
     """what is minimised besides; null for nothing"""
+
+    @property
+    def weighs(self) -> bool:
+        """It does, if what stands beside it does."""
+        return self.objective is None or self.objective.weighs
 
     def build(self, task: Task) -> MinimumRisk:
         """Make it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.loss import CHUNK
 from transduce.problem import Problem
 from transduce.sequences import Sequences
+
+LEAST: Final = -87.0  # the logarithm of what is next to nothing in float32
 
 Table = Float[Tensor, "N t V"]  # log-probabilities of all symbols at a few positions
 
@@ -99,6 +101,13 @@ def table(head: Head, out: Readout, source: Any, part: slice) -> Table:
     seen = None if out.attention is None else out.attention[:, part]
     said: Table = head(Readout(out.features[:, part], seen), source)
     return said
+
+
+def total(values: Float[Tensor, "B t"], batch: Batch, part: slice) -> Float[Tensor, ""]:
+    """Return the sum over the real target positions among some, each example by its weight."""
+    if batch.weights is not None:
+        values = values * batch.weights[:, None]
+    return values.masked_select(batch.labels.mask()[:, part]).sum()
 
 
 def over_tables(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -16,9 +16,15 @@ from transduce.nn.dropout import Dropout
 from transduce.problem import Problem
 from transduce.train.objective.cross_entropy import CrossEntropyBlueprint
 from transduce.train.objective.interface import Loss, Moment, Objective, ObjectiveBlueprint, Task
-from transduce.train.objective.passes import Pass, Table, over_tables, overhearing, the_last
-
-LEAST: Final = -87.0  # the logarithm of what is next to nothing in float32
+from transduce.train.objective.passes import (
+    LEAST,
+    Pass,
+    Table,
+    over_tables,
+    overhearing,
+    the_last,
+    total,
+)
 
 
 class RDrop(NamedTuple):
@@ -47,12 +53,12 @@ class RDrop(NamedTuple):
         twice = tree.widen(batch, 2)
         with overhearing(model) as heard:
             loss = self.objective(model, twice, moment)
-        apart = divergence(model, the_last(heard, len(twice), "r_drop"), batch.labels.mask())
+        apart = divergence(model, the_last(heard, len(twice), "r_drop"), batch)
         return Loss((loss.total + self.weight / 2 * apart) / 2, loss.nll / 2)
 
 
-def divergence(model: Seq2Seq, twins: Pass, mask: Bool[Tensor, "B T"]) -> Float[Tensor, ""]:
-    """Return KL(p, q) + KL(q, p) in nats, summed over the target positions in mask.
+def divergence(model: Seq2Seq, twins: Pass, batch: Batch) -> Float[Tensor, ""]:
+    """Return KL(p, q) + KL(q, p) in nats, summed over the target positions of a batch.
 
     p and q are what is said after the two rows of each example, which are adjacent.
     """
@@ -61,8 +67,7 @@ def divergence(model: Seq2Seq, twins: Pass, mask: Bool[Tensor, "B T"]) -> Float[
         first, second = said[::2], said[1::2]
         # Both divergences in one sum; where one is 0 the other is, and so is their difference.
         logs = first.clamp_min(LEAST) - second.clamp_min(LEAST)
-        apart = ((first.exp() - second.exp()) * logs).sum(-1)
-        return apart.masked_select(mask[:, part]).sum()
+        return total(((first.exp() - second.exp()) * logs).sum(-1), batch, part)
 
     return torch.stack(over_tables(model, twins, judge)).sum()
 

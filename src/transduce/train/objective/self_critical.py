@@ -10,7 +10,7 @@ from transduce.data.batch import Batch
 from transduce.evaluate import BleuBlueprint, MetricBlueprint
 from transduce.models.seq2seq import Seq2Seq
 from transduce.search import Greedy
-from transduce.train.objective.candidates import Judge, found, sampled, score, truths
+from transduce.train.objective.candidates import Judge, counts, found, sampled, score, truths
 from transduce.train.objective.interface import Loss, Moment, Objective, ObjectiveBlueprint, Task
 
 
@@ -39,7 +39,7 @@ class SelfCritical(NamedTuple):
         risk = scored.aligned(risks)
         worse = risk[:, 1:] - risk[:, :1]
         slope = (worse * scored.log_probs[:, 1:]).mean(1)
-        reinforced = self.weight * (batch.labels.lengths * slope).sum()
+        reinforced = self.weight * (counts(batch) * slope).sum()
         if self.objective is None:
             return Loss(reinforced, -scored.log_probs[:, 0].detach().sum())
         beside = self.objective(model, batch, moment)
@@ -53,11 +53,16 @@ class SelfCriticalBlueprint(ObjectiveBlueprint):
     metric: MetricBlueprint = BleuBlueprint()
     """what says how good an answer is"""
     samples: int = Field(1, ge=1)
-    """answers to draw for each source; time and memory of an update grow with them"""
+    """answers to draw for each source; the time of an update grows with them"""
     weight: float = Field(1.0, gt=0)
     """price of the expected risk"""
     objective: ObjectiveBlueprint | None = None
     """what is minimised besides; null for nothing"""
+
+    @property
+    def weighs(self) -> bool:
+        """It does, if what stands beside it does."""
+        return self.objective is None or self.objective.weighs
 
     def build(self, task: Task) -> SelfCritical:
         """Make it."""

@@ -15,7 +15,7 @@ from transduce.experiment import Experiment
 from transduce.recipe import train
 from transduce.train.progress import Show
 
-RECIPE: Final = Path(__file__).resolve().parents[2] / "recipes" / "regimes"
+RECIPE: Final = Path(__file__).resolve().parents[2] / "recipes" / "domains"
 TUNED: Final = ("full", "lora", "bottleneck")
 QUICK: Final = (
     "train.max_steps=2",

@@ -1,6 +1,6 @@
 """English to Chinese, an old domain and a new one, for what fine-tuning learns and forgets.
 
-    python recipes/regimes/prepare_domains.py TATOEBA BIBLE SOFTWARE TARGET
+    python recipes/domains/prepare_domains.py TATOEBA BIBLE SOFTWARE TARGET
 
 Each is a folder with train, dev and test .tsv.gz: sentences of Tatoeba (English, Chinese, where it
 is from), verses of the Bible (number, English, Chinese), strings of LibreOffice's interface

@@ -1,8 +1,8 @@
 """What each way of fine-tuning has learned and forgotten, as a table.
 
-    python recipes/regimes/forgetting.py TARGET
+    python recipes/domains/forgetting.py TARGET
 
-TARGET is the folder that prepare_domains.py wrote, with the runs of this folder's recipes in TARGET/runs.
+TARGET is the folder that prepare_domains.py wrote, with the runs of these recipes in TARGET/runs.
 Each model is scored on the new test set and on both old ones; below the base, in brackets, is what
 it has lost or gained against that. Sizes are those of the model folders.
 """
