@@ -28,7 +28,7 @@ from transduce.report.run import read as read_report
 from transduce.sequences import Sequences
 from transduce.train import checkpoint
 from transduce.train.locate import first_fault
-from transduce.train.objective import CrossEntropyBlueprint, Learner
+from transduce.train.objective import CrossEntropyBlueprint, Learner, Moment
 from transduce.train.objective.cross_entropy import CrossEntropy
 from transduce.train.objective.interface import Loss
 from transduce.train.progress import Show
@@ -75,10 +75,9 @@ def spoil(monkeypatch: pytest.MonkeyPatch, faulty: Callable[[int, float], bool])
         rates[0] = set_rate(state, plan)
         return rates[0]
 
-    def spoiled(self: CrossEntropy, model: Seq2Seq, batch: Batch) -> Loss:
-        loss = plain(self, model, batch)
-        step = torch.initial_seed() - 1_000_003 + 1
-        if not faulty(step, rates[0]):
+    def spoiled(self: CrossEntropy, model: Seq2Seq, batch: Batch, moment: Moment) -> Loss:
+        loss = plain(self, model, batch, moment)
+        if not faulty(moment.step + 1, rates[0]):
             return loss
         return Loss(loss.total * math.inf, loss.nll)
 
