@@ -178,10 +178,10 @@ def cramp(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     """Let the memory run out for more than so many examples."""
     plain = CrossEntropy.__call__
 
-    def cramped(self: CrossEntropy, model: Seq2Seq, batch: Batch) -> Loss:
+    def cramped(self: CrossEntropy, model: Seq2Seq, batch: Batch, moment: Moment) -> Loss:
         if len(batch) > room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return plain(self, model, batch)
+        return plain(self, model, batch, moment)
 
     monkeypatch.setattr(CrossEntropy, "__call__", cramped)
 
@@ -231,10 +231,8 @@ class Overflow(nn.Module):
         return out + (one.sqrt() * 0 if self.late else one + math.inf)
 
 
-def test_replay_makes_the_update_again_bit_for_bit_and_names_the_layer(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What breaks here is a weight that grew: its product overflows at a step of its own."""
+def overflow(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Let what the encoder reads overflow in some updates; return which, as a set to be changed."""
     from transduce.models.encoders import recurrent
 
     plain = recurrent.RecurrentEncoder.forward
@@ -251,6 +249,14 @@ def test_replay_makes_the_update_again_bit_for_bit_and_names_the_layer(
         return plain(self, source)
 
     monkeypatch.setattr(recurrent.RecurrentEncoder, "forward", forward)
+    return broken
+
+
+def test_replay_makes_the_update_again_bit_for_bit_and_names_the_layer(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What breaks here is a weight that grew: its product overflows at a step of its own."""
+    broken = overflow(monkeypatch)
     done = run(home, "run")
     kept = done / "faults" / "step-0000005"
     for found in (replay(done), replay(kept)):
@@ -272,6 +278,39 @@ def test_replay_makes_the_update_again_bit_for_bit_and_names_the_layer(
         replay(kept)
     shutil.rmtree(done / "faults")
     with pytest.raises(Problem, match="nothing to replay"):
+        replay(done)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.optimiser.unfreeze_every=4",
+        "train.optimiser.frozen=[encoder]",
+        "adapt={kind: lora, rank: 1}",
+        "adapt={kind: bottleneck, width: 2}",
+    ],
+)
+def test_replay_holds_still_what_the_run_held_still(
+    home: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    base = run(home, "base", "train.max_steps=6")
+    broken, changes = overflow(monkeypatch), (f"start={{run: {base}}}", change)
+    done = run(home, "run", *changes)
+    assert replay(done).same
+    broken.clear()
+    sound = journal(run(home, "sound", *changes, "train.log_every=1"), "step")[4]
+    assert replay(done).norm == sound["gradient_norm"]
+
+
+def test_replay_of_an_adapter_takes_no_other_base(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = run(home, "base", "train.max_steps=6")
+    overflow(monkeypatch)
+    done = run(home, "run", f"start={{run: {base}}}", "adapt={kind: bottleneck, width: 2}")
+    shutil.rmtree(base)
+    run(home, "base", "train.max_steps=6", "seed=2")
+    with pytest.raises(Problem, match="not the model that the run began from"):
         replay(done)
 
 
