@@ -22,7 +22,7 @@ from transduce.problem import Problem
 from transduce.quickstart import HERE
 from transduce.recipe import train
 from transduce.recipe.check import check
-from transduce.recipe.init import init
+from transduce.recipe.init import corpus, init
 from transduce.train.progress import Show
 
 Pairs = Sequence[tuple[str, str]]
@@ -244,6 +244,14 @@ def test_data_that_is_none_is_refused_and_nothing_is_written(
     assert says in str(caught.value)
     assert {path.name for path in home.iterdir()} == files.keys()
     assert all(path.read_bytes() == files[path.name] for path in paths)
+
+
+@pytest.mark.parametrize(
+    "names", [["a"], ["a.txt"], ["a", "b", "c"], ["a.tsv", "b.tsv"], ["a", "b.tsv"], ["a.tsv", "b"]]
+)
+def test_files_that_are_no_corpus_together_are_refused(names: list[str]) -> None:
+    with pytest.raises(Problem, match=rf"^{names[0]}: text files come in pairs"):
+        corpus([Path(name) for name in names], Path())
 
 
 @pytest.mark.parametrize(
