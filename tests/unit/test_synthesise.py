@@ -157,6 +157,10 @@ def test_what_cannot_go_on_is_refused(
         synthesise(request(home), tmp_path / "out", (), QUIET)
     with pytest.raises(Problem, match="own: a text has lines that are left out"):
         synthesise(request(home, "own=each.jsonl"), tmp_path / "o.tsv", (), QUIET)
+    with pytest.raises(Problem, match="confidence: the table has no column for it"):
+        synthesise(request(home, "confidence=true"), tmp_path / "o.tsv", (), QUIET)
+    with pytest.raises(Problem, match="precision: what gains is measured each time"):
+        synthesise(request(home, "precision=auto"), tmp_path / "o.tsv", (), QUIET)
     with pytest.raises(Problem, match="there is no such file"):
         synthesise(request(home)._replace(text=tmp_path / "x"), tmp_path / "o.tsv", (), QUIET)
 

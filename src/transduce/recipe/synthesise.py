@@ -71,6 +71,14 @@ def synthesise(request: Request, out: Path, parts: Sequence[Path], show: Show) -
         raise Problem(
             "a text has lines that are left out, which a file of a line each has not", "own"
         )
+    if setting.confidence:
+        raise Problem("the table has no column for it; leave it out", "confidence")
+    if setting.precision == "auto":
+        raise Problem(
+            "what gains is measured each time, and a table that is gone on with is of one kind; "
+            "say which: fp32, bf16 or int8",
+            "precision",
+        )
     unfinished = out.with_name(f"{out.name}.part")
     with folder.alone(unfinished, wait=False):
         done = _begun(unfinished, _identity(request, setting, model), show)
