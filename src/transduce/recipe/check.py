@@ -44,6 +44,7 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
     model = bundle.model
     begun = begin(model, prepared.codecs, experiment, None)
     check_lengths(model.longest, prepared)
+    experiment.train.optimiser.build(model)
     _try(experiment, prepared, Transducer(bundle, torch.device("cpu")))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     steps = experiment.train.max_steps
