@@ -127,8 +127,8 @@ def test_parallel_files_are_read_in_pairs(end: str) -> None:
     assert "put aside" not in said
     assert not list(Path().glob("my.*.jsonl"))
     data = read(Path("my.yaml"), Experiment).data
-    for corpus, pairs in zip((data.train, data.dev, data.test), sets.values(), strict=True):
-        found = [(e.sources["source"], *e.references) for e in examples(corpus)]
+    for part, pairs in zip((data.train, data.dev, data.test), sets.values(), strict=True):
+        found = [(e.sources["source"], *e.references) for e in examples(part)]
         assert sorted(found) == sorted(pairs)
 
 
