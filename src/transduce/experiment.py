@@ -237,6 +237,12 @@ class Experiment(Blueprint):
                 f"train.objective: {self.train.objective.kind} makes no use of the weights of "
                 "examples; take cross_entropy, or leave weight out of data.train"
             )
+        if self.data.train.divides and self.train.objective.judges:
+            raise ValueError(
+                f"train.objective: {self.train.objective.kind} judges answers by references, and "
+                "noise that divides a text draws the target anew in every epoch; take "
+                "cross_entropy, or noise that leaves the target whole"
+            )
         if self.train.batch.curriculum and isinstance(self.data.train, MixtureBlueprint):
             raise ValueError(
                 "train.batch.curriculum: the temperature of a mixture says whose turn it is; take "
