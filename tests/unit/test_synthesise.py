@@ -21,6 +21,7 @@ from transduce.problem import Problem
 from transduce.recipe import synthesise as module
 from transduce.recipe.synthesise import Request, synthesise
 from transduce.recipe.use import PredictBlueprint, predict
+from transduce.recipe.use import asked as load
 from transduce.result import Result
 from transduce.train import checkpoint
 from transduce.train.progress import Show
@@ -163,6 +164,27 @@ def test_what_cannot_go_on_is_refused(
         synthesise(request(home, "precision=auto"), tmp_path / "o.tsv", (), QUIET)
     with pytest.raises(Problem, match="there is no such file"):
         synthesise(request(home)._replace(text=tmp_path / "x"), tmp_path / "o.tsv", (), QUIET)
+
+
+def test_each_model_that_has_a_say_is_remembered(home: Path, tmp_path: Path) -> None:
+    other = bundle(MODELS["recurrent"])
+    other.save(tmp_path / "other", checkpoint.tensors(other.model), "")
+    say = {
+        "ensemble": f"ensemble.runs=[{tmp_path / 'other'}]",
+        "rerank": f"rerank={{second: [{{run: {tmp_path / 'other'}}}]}}",
+    }
+
+    def identity(*changes: str) -> str:
+        asked = request(home, *changes)
+        return module._identity(asked, load(asked.run, changes, ())[1])
+
+    before = {name: identity(change) for name, change in say.items()}
+    alone = identity()
+    other.model.decoder.embedding.weight.data[4] += 1
+    other.save(tmp_path / "other", checkpoint.tensors(other.model), "")
+    assert identity() == alone
+    for name, change in say.items():
+        assert identity(change) != before[name]
 
 
 def test_the_command(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
