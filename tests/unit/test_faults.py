@@ -174,6 +174,16 @@ def test_a_run_that_going_back_does_not_help_gives_up_and_says_so(
     ]
 
 
+def test_a_run_that_gave_up_goes_on_where_it_may_go_back_more_often(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, lambda step, rate: step >= 2 and rate > 0.002)
+    with pytest.raises(Problem, match="went back 2 times"):
+        run(home, "run", *FLAT, "train.faults.returns=2")
+    done = run(home, "run", *FLAT, "train.faults.returns=3", "train.faults.kept=0")
+    assert journal(done, "return")[-1]["rate_factor"] == 0.125
+
+
 def cramp(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     """Let the memory run out for more than so many examples."""
     plain = CrossEntropy.__call__
