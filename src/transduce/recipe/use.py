@@ -133,7 +133,9 @@ class PredictBlueprint(AskBlueprint):
             Problem: more are wanted than there are candidates, the search finds one answer only, or
                 a line of the file ``own`` is faulty.
         """
-        own = None if self.own is None else read_own(Path(self.own))
+        own = None
+        if self.own is not None:
+            own = read_own(Path(self.own), model.panel.target(model.length))
         if self.split is None:
             yield from self._answers(model, lines, best, ahead, own)
             return
