@@ -10,7 +10,7 @@ import tiny
 
 from transduce.problem import Problem
 from transduce.recipe.use import evaluate, predict, stream
-from transduce.search import Beam, Exact, Greedy, Sample, SearchBlueprint
+from transduce.search import Beam, Exact, Greedy, Sample, SearchBlueprint, Speculative
 from transduce.text.sentences import Sentences
 from transduce.train.checkpoint import tensors
 from transduce.train.progress import Show
@@ -89,6 +89,13 @@ def test_what_is_too_long_for_a_model_is_cut_and_said(
     shorter_ones = ["metrics=[exact]", "split.kind=sentences", "split.longest=5"]
     with pytest.warns(UserWarning, match="1 answers come from pieces of sentences"):
         evaluate(tmp_path / "model", [data], shorter_ones)
+
+
+def test_what_is_too_long_for_a_draft_model_is_cut() -> None:
+    model = tiny.transducer(tiny.MODELS["recurrent"])
+    aided = model.with_draft_model(tiny.transducer(LIMITED))
+    pieces = aided.document("dab cab ab bcd.", Speculative()).sentences
+    assert [one.source for one in pieces] == ["dab cab", "ab bcd."]
 
 
 def test_lines_are_documents_where_it_is_asked(run: Path) -> None:

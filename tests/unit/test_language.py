@@ -185,3 +185,5 @@ def test_answers_stop_where_the_language_model_has_no_positions(tmp_path: Path) 
     model = Transducer.load(saved(tmp_path / "run", tiny.MODELS["recurrent"]))
     fused = model.with_language_model(Transducer.load(language), 0.1)
     assert max(len(answer.tokens) for answer in fused(tiny.SOURCES)) <= 3
+    with pytest.raises(Problem, match=r"the target has 5 symbols with its end.*3 positions"):
+        fused.force(["abc"], ["abcd"])
