@@ -229,8 +229,20 @@ class Transducer:
         return next(by_sentences([text], cut, answer))
 
     def spans(self, text: str, split: SplitBlueprint) -> list[Span]:
-        """Return the sentences of a text, cut where they are longer than the model can read."""
-        return split.spans(text, partial(self.panel.fits, most=split.longest))
+        """Return the sentences of a text, cut where they are longer than the model can read.
+
+        Tags that the text begins with are read before each of them that has none of its own.
+        """
+        tags = self.source.opening(text)
+
+        def missing(sentence: str) -> str:
+            return "" if self.source.opening(sentence) else tags
+
+        def fits(sentence: str) -> bool:
+            return self.panel.fits(missing(sentence) + sentence, split.longest)
+
+        found = split.spans(text, fits)
+        return [span._replace(tags=missing(span.read(text))) for span in found]
 
     def stream(
         self, text: str, search: SearchBlueprint | None = None
