@@ -71,6 +71,8 @@ def synthesise(request: Request, out: Path, parts: Sequence[Path], show: Show) -
         raise Problem(
             "a text has lines that are left out, which a file of a line each has not", "own"
         )
+    if setting.confidence:
+        raise Problem("a table of pairs has no column for it; leave it out", "confidence")
     unfinished = out.with_name(f"{out.name}.part")
     with folder.alone(unfinished, wait=False):
         done = _begun(unfinished, _identity(request, setting, model), show)
@@ -163,7 +165,7 @@ def _rows(
     """Yield the rows that a block of lines makes; count what makes none."""
     texts = []
     for line in block:
-        if fault := _fault(line, model):
+        if fault := _fault(line, model, cut=setting.split is not None):
             left_out[fault] += 1
         else:
             texts.append(line.text)
@@ -176,18 +178,16 @@ def _rows(
         yield f"{request.tag} {source}\t{target}\n" if request.tag else f"{source}\t{target}\n"
 
 
-def _fault(line: Line, model: Transducer) -> str | None:
-    """Return why a line cannot be asked about."""
+def _fault(line: Line, model: Transducer, cut: bool) -> str | None:
+    """Return why a line cannot be asked about, which may be long if it is ``cut``."""
     if line.fault:
         return f"lines: {line.fault.reason}"
     if not line.text.strip():
         return "blank lines"
     if "\t" in line.text:
         return "lines with a tab"
-    for bundle in model.panel.bundles:
-        most = bundle.model.longest["source"]
-        if most is not None and len(bundle.codecs["source"].encode(line.text)) + 1 > most:
-            return "lines longer than the model has positions for"
+    if not cut and not model.panel.fits(line.text):
+        return "lines longer than the model has positions for"
     return None
 
 
