@@ -69,6 +69,8 @@ class Panel:
                 "fusion.run",
             )
         require_same_target(self.bundles[0], language.bundles[0], "fusion.run")
+        for bundle in language.bundles:
+            bundle.model.to(self.device)
         made = copy(self)
         made.scorer = fused(self.scorer, language.scorer, weight)
         made.languages = (*self.languages, language)
@@ -92,6 +94,7 @@ class Panel:
             )
         made = copy(self)
         made.drafter = small.bundles[0]
+        made.drafter.model.to(self.device)
         return made
 
     def aid(self, scorer: Scorer) -> Scorer:
@@ -150,9 +153,14 @@ class Panel:
         """Return what each of some texts has to obey; ``first`` is the number of the first one.
 
         Raises:
-            Problem: one has words that cannot be written, or is written from right to left.
+            Problem: one has words that cannot be written or a beginning besides that which a
+                language model goes on with, or the model writes from right to left.
         """
         self._require_left_to_right("own")
+        if not self.reads and any(one.prefix for one in own if one is not None):
+            raise Problem(
+                "a language model goes on with the text itself; leave it out", "own.prefix"
+            )
         return Apart(own, self.target(length), first)
 
     def target(self, length: Length) -> Target:

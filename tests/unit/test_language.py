@@ -19,6 +19,7 @@ from transduce.recipe.check import check
 from transduce.recipe.score import score
 from transduce.recipe.use import evaluate, predict
 from transduce.search import Beam, Exact, Greedy, Sample
+from transduce.search.constrain import Own
 from transduce.text.codec import TextBlueprint, learn_codecs
 from transduce.train.checkpoint import tensors
 from transduce.train.progress import Show
@@ -177,6 +178,15 @@ def test_what_cannot_be_fused_is_refused(tmp_path: Path) -> None:
         model.with_language_model(language, 0.1).ensemble([model])
     both = model.ensemble([model]).with_language_model(language.ensemble([language]), 0.1)
     assert both("abc").finished in (True, False)
+
+
+def test_what_a_language_model_goes_on_with_is_the_text(tmp_path: Path) -> None:
+    language = Transducer.load(saved(tmp_path / "lm", LANGUAGE))
+    (answer,) = language(["a"], own=[Own(required=("b",))])
+    assert answer.text.startswith("a")
+    assert "b" in answer.text
+    with pytest.raises(Problem, match=r"^own\.prefix: a language model goes on with the text"):
+        language(["a"], own=[Own(prefix="ab")])
 
 
 def test_answers_stop_where_the_language_model_has_no_positions(tmp_path: Path) -> None:
