@@ -48,7 +48,7 @@ def unsorted(model: Transducer, lines: list[str], share: float, batches: int) ->
     cuts = [np.arange(start, min(start + size, len(read))) for start in range(0, len(read), size)]
 
     def run() -> int:
-        stacked = [panel.stack(read, rows) for rows in cuts]
+        stacked = [panel.stack(read[row] for row in rows) for rows in cuts]
         waiting = (
             panel.batch(panel.scorer, one, torch.zeros(len(rows)).long(), model.length)
             for one, rows in zip(stacked, cuts, strict=True)

@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from transduce.data.stream import by_length
+from transduce.panel import TOKENS
 from transduce.result import Result, Token
 from transduce.search.top import top
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS
-from transduce.transducer import TOKENS, Transducer
+from transduce.transducer import Transducer
 
 LEAST: Final = -1e4  # stands for -inf, which no temperature can be applied to
 
@@ -121,7 +122,7 @@ def distributions(
     pairs = zip(read, symbols, strict=True)
     lengths = [max(len(ids), *map(len, own)) for own, ids in pairs]
     for batch in by_length(np.array(lengths, dtype=np.int64), TOKENS // 8, model.rows):
-        memory = model.panel.scorer.encode(model.panel.stack(read, batch))
+        memory = model.panel.scorer.encode(model.panel.stack(read[row] for row in batch))
         rows = [torch.tensor([BOS, *symbols[row][:-1]]) for row in batch]
         inputs = Sequences.stack(rows).data.to(model.device)
         log_probs, _ = model.panel.scorer.extend(inputs, model.panel.scorer.start(memory))

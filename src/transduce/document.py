@@ -37,7 +37,7 @@ def by_sentences(
     def sentences() -> Iterator[str]:
         for text in documents:
             waiting.append(_Waiting(text, split(text)))
-            yield from (text[span.start : span.end] for span in waiting[-1].spans)
+            yield from (span.read(text) for span in waiting[-1].spans)
 
     for result in answer(sentences()):
         while waiting[0].answered:  # they were blank
@@ -60,7 +60,7 @@ def unfold(
     gaps, finished = _gaps(document, spans), True
     yield gaps[0]
     for span, gap in zip(spans, gaps[1:], strict=True):
-        sentence, said = document[span.start : span.end], ""
+        sentence, said = span.read(document), ""
         bits = stream(sentence)
         while True:
             try:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -15,8 +14,10 @@ from torch import Tensor
 from transduce.bundle import Bundle, require_same_target
 from transduce.problem import Problem
 from transduce.search.constrain import (
+    Apart,
     ConstraintBlueprint,
     Continuation,
+    Own,
     Target,
     Texts,
     constrained,
@@ -29,6 +30,8 @@ from transduce.search.scorer import Scorer
 from transduce.search.speculative import OWN, Aided
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS
+
+TOKENS = 8192  # positions of source in a batch, at most
 
 
 class Panel:
@@ -66,6 +69,8 @@ class Panel:
                 "fusion.run",
             )
         require_same_target(self.bundles[0], language.bundles[0], "fusion.run")
+        for bundle in language.bundles:
+            bundle.model.to(self.device)
         made = copy(self)
         made.scorer = fused(self.scorer, language.scorer, weight)
         made.languages = (*self.languages, language)
@@ -89,6 +94,7 @@ class Panel:
             )
         made = copy(self)
         made.drafter = small.bundles[0]
+        made.drafter.model.to(self.device)
         return made
 
     def aid(self, scorer: Scorer) -> Scorer:
@@ -102,7 +108,7 @@ class Panel:
         Raises:
             Problem: the search takes symbols of the source for the answer, and they are others; it
                 asks a small model, and there is none; or a beginning or constraints meet a
-                reversed text.
+                text that is written from right to left.
         """
         if search.shares and not self.bundles[0].blueprint.joint:
             raise Problem(
@@ -118,17 +124,21 @@ class Panel:
         if reverse and not self.reads:
             what = "it writes from right to left, and so goes on with no beginning; use score"
             raise Problem(what, "text.target.reverse")
-        if constraints and reverse:
+        if constraints:
+            self._require_left_to_right("constraints")
+
+    def _require_left_to_right(self, where: str) -> None:
+        if self.bundles[0].codecs["target"].blueprint.reverse:
             raise Problem(
-                "they are for texts from left to right, and this model writes from right to left; "
-                "leave them out, or let it rerank the answers of one that obeys them",
-                "constraints",
+                "it is for texts from left to right, and this model writes from right to left; "
+                "leave it out, or let the model rerank the answers of one that obeys",
+                where,
             )
 
     def within(
         self, search: SearchBlueprint, constraints: Sequence[ConstraintBlueprint], length: Length
     ) -> Scorer:
-        """Return what a search asks: the models, and what else an answer has to obey.
+        """Return what a search asks, but for a small model: all others, and what answers obey.
 
         Raises:
             Problem: they do not go together.
@@ -137,8 +147,21 @@ class Panel:
         target = self.target(length)
         built = [constraint.build(target) for constraint in constraints]
         own = [] if self.reads else [Continuation()]
-        whole = constrained(length.over(self.scorer), [*own, *built])
-        return self.aid(whole) if search.aided else whole
+        return constrained(length.over(self.scorer), [*own, *built])
+
+    def apart(self, own: Sequence[Own | None], length: Length, first: int) -> Apart:
+        """Return what each of some texts has to obey; ``first`` is the number of the first one.
+
+        Raises:
+            Problem: one has words that cannot be written or a beginning besides that which a
+                language model goes on with, or the model writes from right to left.
+        """
+        self._require_left_to_right("own")
+        if not self.reads and any(one.prefix for one in own if one is not None):
+            raise Problem(
+                "a language model goes on with the text itself; leave it out", "own.prefix"
+            )
+        return Apart(own, self.target(length), first)
 
     def target(self, length: Length) -> Target:
         """Return what constraints have to know of the side that is written."""
@@ -162,10 +185,11 @@ class Panel:
             Problem: it is longer than there are positions learned.
         """
         found = []
-        drafter = [self.drafter] if self.drafter is not None and side == "source" else []
-        for bundle in (*self.bundles, *drafter):
+        for bundle in self._readers() if side == "source" else self.bundles:
             codec = bundle.codecs[side].reading(source, self.slots)
             ids, most = [*codec.encode(text), EOS], bundle.model.longest[side]
+            if side == "target":  # all models read it, language models as well
+                most = min(self._positions(), default=None)
             if most is not None and len(ids) > most:
                 raise Problem(
                     f"the {side} has {len(ids)} symbols with its end, and this model has learned "
@@ -177,19 +201,19 @@ class Panel:
 
     def fits(self, source: str, most: int | None = None) -> bool:
         """Whether every model can read a source, which has ``most`` symbols at most."""
-        for bundle in self.bundles:
+        for bundle in self._readers():
             limits = [x for x in (bundle.model.longest["source"], most) if x is not None]
             if limits and len(bundle.codecs["source"].encode(source)) >= min(limits):
                 return False
         return True
 
-    def stack(
-        self, read: Sequence[list[list[int]]], rows: Int[np.ndarray, "B"]
-    ) -> dict[str, Sequences]:
+    def _readers(self) -> list[Bundle]:
+        """Return the models that read sources: all but the language models."""
+        return [*self.bundles, *([] if self.drafter is None else [self.drafter])]
+
+    def stack(self, read: Iterable[list[list[int]]]) -> dict[str, Sequences]:
         """Return the sources of a batch as the scorer wants them, for each model its own."""
-        own = [
-            list(map(torch.tensor, ids)) for ids in zip(*(read[row] for row in rows), strict=True)
-        ]
+        own = [list(map(torch.tensor, ids)) for ids in zip(*read, strict=True)]
         names = ["source", *(f"{number}:source" for number in range(2, len(self.bundles) + 1))]
         names += [f"{OWN}source"] * (self.drafter is not None)
         stacked = (Sequences.stack(ids).to(self.device) for ids in own)

@@ -38,7 +38,7 @@ class Result:
     text: str
     score: float  # what the search ranked by
     log_prob: float  # natural logarithm of the model's probability of the text
-    finished: bool  # False: the length limit cut it off
+    finished: bool  # False: the length limit cut it off, or constraints left nothing to say
     tokens: tuple[Token, ...]
     alternatives: tuple[Result, ...] = ()  # the next best, if asked for
     source_pieces: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Result:
     @property
     def confidence(self) -> float | None:
         """The product of its tokens' confidences; None where one is not known."""
-        if not self.tokens:
+        if not self.tokens or self.log_prob == -math.inf:  # nothing was said, if only of a sentence
             return math.exp(self.log_prob)
         known = [token.confidence for token in self.tokens if token.confidence is not None]
         return math.prod(known) if len(known) == len(self.tokens) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,32 +11,24 @@ from typing import Literal, overload
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from transduce.blueprint import define
 from transduce.bundle import Bundle, model_folder
+from transduce.call import Call
 from transduce.data.stream import by_length
 from transduce.document import by_sentences
-from transduce.explain.reading import looks
 from transduce.nn.packed import NumberType, pack
-from transduce.panel import Panel, key
+from transduce.panel import TOKENS, Panel
 from transduce.problem import Problem
-from transduce.result import Result, Token, results_of
-from transduce.search.constrain import Apart, ConstraintBlueprint, Own, constrained
+from transduce.result import Result, Token
+from transduce.search.constrain import ConstraintBlueprint, Own
 from transduce.search.ensemble import Average
-from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import SearchBlueprint
 from transduce.search.score import force
-from transduce.search.scorer import Scorer
-from transduce.search.stepwise import StepwiseSearch, answers
 from transduce.sequences import Sequences
 from transduce.text.sentences import Sentences, Span, SplitBlueprint
-from transduce.text.vocabulary import BOS, EOS
+from transduce.text.vocabulary import BOS
 from transduce.train.memory import keep_freed_memory
-
-TOKENS = 8192  # positions of source in a batch, at most
-REFILL = 4  # batches side by side, if a source has one row; where it has many, rows never get few
 
 
 class Transducer:
@@ -51,21 +42,17 @@ class Transducer:
         bundle: Bundle,
         device: torch.device | None = None,
         rows: int = 64,
-        *,
-        beside: Sequence[Bundle] = (),
-        average: Average = "probabilities",
     ) -> None:
         self.rows = rows  # sources searched side by side
         cuda = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = device or torch.device(cuda)
-        self.panel = Panel((bundle, *beside), self.device, average)
+        self.panel = Panel([bundle], self.device)
         self.bundle, self.model = bundle, bundle.model
         self.source, self.target = bundle.codecs["source"], bundle.codecs["target"]
         self.search = bundle.blueprint.search
         self.length = bundle.blueprint.length  # of answers; another may be set
         self.constraints = bundle.blueprint.constraints
-        # of confidences; that of one model is not that of several
-        self.temperature = 1.0 if beside else bundle.blueprint.temperature
+        self.temperature = bundle.blueprint.temperature  # of confidences
 
     @classmethod
     def load(
@@ -110,11 +97,9 @@ class Transducer:
         """
         if any(one.panel.languages or one.panel.drafter for one in (self, *others)):
             raise Problem("put the models together first, then others beside them all")
-        beside = [
-            *self.panel.bundles[1:],
-            *(bundle for other in others for bundle in other.panel.bundles),
-        ]
-        return Transducer(self.bundle, self.device, self.rows, beside=beside, average=average)
+        beside = (bundle for other in others for bundle in other.panel.bundles)
+        panel = Panel((*self.panel.bundles, *beside), self.device, average)
+        return self._asking(panel, temperature=1.0)  # that of one model is not that of several
 
     def with_language_model(self, language: Transducer, weight: float) -> Transducer:
         """Return the transducer in whose answers a language model has a say (shallow fusion).
@@ -125,9 +110,7 @@ class Transducer:
         Raises:
             Problem: it is no language model, or of another target vocabulary.
         """
-        made = copy(self)
-        made.panel, made.temperature = self.panel.fused(language.panel, weight), 1.0
-        return made
+        return self._asking(self.panel.fused(language.panel, weight), temperature=1.0)
 
     def with_draft_model(self, small: Transducer) -> Transducer:
         """Return the transducer with a smaller one that drafts for its speculative search.
@@ -135,8 +118,12 @@ class Transducer:
         Raises:
             Problem: it is several models, or cannot write all that this one may.
         """
+        return self._asking(self.panel.aided(small.panel), self.temperature)
+
+    def _asking(self, panel: Panel, temperature: float) -> Transducer:
+        """Return this transducer with other models beside its own."""
         made = copy(self)
-        made.panel = self.panel.aided(small.panel)
+        made.panel, made.temperature = panel, temperature
         return made
 
     @overload
@@ -186,13 +173,10 @@ class Transducer:
                 be written.
         """
         lines = [inputs] if isinstance(inputs, str) else list(inputs)
-        if attention and len(self.panel.bundles) > 1:
-            what = "each model of an ensemble looks elsewhere; ask one of them for attention"
-            raise Problem(what)
-        chosen = self._chosen(search, alternatives)
         if own is not None and len(own) != len(lines):
             raise Problem(f"{len(own)} for {len(lines)} texts; give one for each", "own")
-        results = self._answer(lines, chosen, self._scorer(chosen, constraints), attention, 1, own)
+        call = self._call(search, constraints, alternatives)
+        results = call.answers(lines, own, attention=attention)
         return results[0] if isinstance(inputs, str) else results
 
     def predict(
@@ -213,15 +197,15 @@ class Transducer:
         Raises:
             Problem: as a call does; the texts and what they obey on their own are not as many.
         """
-        chosen = self._chosen(search, alternatives)
+        call = self._call(search, constraints, alternatives)
         wanted = None if own is None else iter(own)
-        scorer, waiting, first = self._scorer(chosen, constraints), iter(lines), 1
+        waiting, first = iter(lines), 1
         while block := list(islice(waiting, ahead)):
             obeyed = None if wanted is None else list(islice(wanted, len(block)))
             if obeyed is not None and len(obeyed) < len(block):
                 what = f"there is none for text {first + len(obeyed)}; give one for each"
                 raise Problem(what, "own")
-            yield from self._answer(block, chosen, scorer, False, first, obeyed)
+            yield from call.answers(block, obeyed, first=first)
             first += len(block)
         if wanted is not None and next(wanted, self) is not self:
             raise Problem(f"there are more than texts, which are {first - 1}", "own")
@@ -245,10 +229,21 @@ class Transducer:
         return next(by_sentences([text], cut, answer))
 
     def spans(self, text: str, split: SplitBlueprint) -> list[Span]:
-        """Return the sentences of a text, cut where they are longer than the model can read."""
-        return split.spans(text, partial(self.panel.fits, most=split.longest))
+        """Return the sentences of a text, cut where they are longer than the model can read.
 
-    @torch.no_grad()
+        Tags that the text begins with are read before each of them that has none of its own.
+        """
+        tags = self.source.opening(text)
+
+        def missing(sentence: str) -> str:
+            return "" if self.source.opening(sentence) else tags
+
+        def fits(sentence: str) -> bool:
+            return self.panel.fits(missing(sentence) + sentence, split.longest)
+
+        found = split.spans(text, fits)
+        return [span._replace(tags=missing(span.read(text))) for span in found]
+
     def stream(
         self, text: str, search: SearchBlueprint | None = None
     ) -> Generator[str, None, bool]:
@@ -260,19 +255,11 @@ class Transducer:
             Problem: the search decides on whole answers, as beam search does, or the text is
                 longer than there are positions learned.
         """
-        self.panel.evaluate()
         if self.target.blueprint.reverse:
             raise Problem("it writes from right to left, so that its end comes first; use predict")
         if not text.strip():
             return True
-        chosen = search or self.search
-        scorer, codec = self._scorer(chosen), self.target.reading(text, self.panel.slots)
-        read = self.panel.stack(
-            [self.panel.read("source", "text 1", text, text)], np.zeros(1, np.int64)
-        )
-        batch = self.panel.batch(scorer, read, torch.tensor([key(text)]), self.length)
-        said = yield from codec.unfold(chosen.unfold(scorer, *batch))
-        return EOS in said
+        return (yield from self._call(search).unfold(text))
 
     @torch.no_grad()
     def force(
@@ -298,7 +285,7 @@ class Transducer:
         )
         found: list[tuple[Token, ...]] = [()] * len(pairs)
         for batch in by_length(longest, TOKENS // 8, self.rows):
-            memory = self.panel.scorer.encode(self.panel.stack(given, batch))
+            memory = self.panel.scorer.encode(self.panel.stack(given[row] for row in batch))
             read = Sequences.stack([torch.tensor(wanted[row]) for row in batch]).to(self.device)
             prompt = torch.full((len(batch), 1), BOS, device=self.device)
             tokens, lengths = read.data[:, None], read.lengths[:, None]
@@ -310,87 +297,18 @@ class Transducer:
                 found[row] = tuple(map(Token, pieces, said, ids))
         return found
 
-    @torch.no_grad()
-    def _answer(
+    def _call(
         self,
-        lines: Sequence[str],
-        search: SearchBlueprint,
-        scorer: Scorer,
-        attention: bool,
-        first: int,
-        own: Sequence[Own | None] | None,
-    ) -> list[Result]:
-        """Search batches of like length; a blank text has a blank answer.
-
-        ``first`` is the number of the first text, for errors.
-        """
-        self.panel.evaluate()
-        results = {
-            index: Result(line, "", 0.0, 0.0, True, ())
-            for index, line in enumerate(lines)
-            if not line.strip()
-        }
-        asked = [index for index in range(len(lines)) if index not in results]
-        encoded = [
-            self.panel.read("source", f"text {first + index}", lines[index], lines[index])
-            for index in asked
-        ]
-        lengths = np.array([max(map(len, ids)) for ids in encoded], dtype=np.int64)
-        beside = max(1, REFILL // search.rows) if isinstance(search, StepwiseSearch) else 1
-        batches = by_length(lengths, TOKENS // beside, max(1, self.rows // beside))
-        sources = [self.panel.stack(encoded, batch) for batch in batches]
-        if own is not None:
-            if search.aided:
-                raise Problem("a small model would draft what they forbid; search greedily", "own")
-            apart = Apart(own, self.panel.target(self.length), first)
-            scorer = constrained(scorer, apart.constraints)
-            further = (apart.sources([asked[row] for row in batch]) for batch in batches)
-            sources = [read | more for read, more in zip(sources, further, strict=True)]
-        keys = [torch.tensor([key(lines[asked[row]]) for row in batch]) for batch in batches]
-        answered = self._found(search, scorer, sources, keys)
-        for batch, read, found in zip(batches, sources, answered, strict=True):
-            best_rows = Sequences(found.tokens[:, 0], found.lengths[:, 0])
-            maps = looks(self.model, read, best_rows, BOS) if attention else (None, None)
-            for place, row in enumerate(batch):
-                source = self.source.reading(lines[asked[row]], self.panel.slots)
-                pieces = tuple(source.pieces(encoded[row][0]))
-                reading = self.target.reading(lines[asked[row]], self.panel.slots)
-                best, *others = results_of(lines[asked[row]], reading, found, place)
-                real = place, slice(len(best.tokens)), slice(len(pieces))
-                looked, copied = (None if x is None else x[real].cpu().numpy() for x in maps)
-                results[asked[row]] = replace(
-                    best,
-                    alternatives=tuple(others),
-                    source_pieces=pieces,
-                    attention=looked,
-                    copying=copied,
-                )
-        return [results[index] for index in range(len(lines))]
-
-    def _found(
-        self,
-        search: SearchBlueprint,
-        scorer: Scorer,
-        sources: list[dict[str, Sequences]],
-        keys: list[Int[Tensor, "B"]],
-    ) -> Iterator[Hypotheses]:
-        """Search; where sources are answered, those of the next batch take their places."""
-        both = zip(sources, keys, strict=True)
-        batches = (self.panel.batch(scorer, read, own, self.length) for read, own in both)
-        if isinstance(search, StepwiseSearch):
-            return answers(search, scorer, batches, self.rows)
-        return (search(scorer, *batch[:3]) for batch in batches)
-
-    def _chosen(self, search: SearchBlueprint | None, alternatives: int) -> SearchBlueprint:
+        search: SearchBlueprint | None = None,
+        constraints: Sequence[ConstraintBlueprint] | None = None,
+        alternatives: int = 0,
+    ) -> Call:
+        """Return what answers texts, with what stands here where nothing else is asked."""
         chosen = search or self.search
-        return chosen.with_answers(alternatives + 1) if alternatives else chosen
-
-    def _scorer(
-        self, search: SearchBlueprint, constraints: Sequence[ConstraintBlueprint] | None = None
-    ) -> Scorer:
-        """Return what a search asks: the models, and what else an answer has to obey."""
+        if alternatives:
+            chosen = chosen.with_answers(alternatives + 1)
         wanted = self.constraints if constraints is None else constraints
-        return self.panel.within(search, wanted, self.length)
+        return Call(self.panel, chosen, wanted, self.length, self.rows)
 
     def __repr__(self) -> str:
         size = sum(parameter.numel() for parameter in self.model.parameters())

@@ -23,6 +23,7 @@ FLOORS: Final = (
     {"train", "adapt"},
     {"bundle", "explain", "experiment"},
     {"panel", "document"},
+    {"call"},
     {"transducer"},
     {"bayes_risk", "rerank", "confidence"},
     {"recipe"},

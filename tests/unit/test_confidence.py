@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from transduce.evaluate.calibration import calibration_score
 from transduce.problem import Problem
 from transduce.recipe.calibrate import CalibrationBlueprint, calibrate, fit
 from transduce.recipe.use import evaluate, predict, stream
+from transduce.result import Result, Token
 from transduce.search import Beam, Greedy
 from transduce.train.progress import Show
 from transduce.transducer import Transducer
@@ -59,6 +61,13 @@ def test_at_temperature_1_confidence_is_probability_and_nothing_else_changes(run
                 assert token.confidence == pytest.approx(token.probability, abs=1e-5)
             if after.tokens:
                 assert after.confidence == pytest.approx(math.exp(after.log_prob), abs=1e-5)
+
+
+def test_nothing_is_sure_of_a_sentence_without_an_answer() -> None:
+    said = Result("a", "b", -0.1, -0.1, True, (Token("b", -0.1, 3, confidence=0.9),))
+    assert said.confidence == 0.9
+    stuck = replace(said, log_prob=-math.inf, finished=False)
+    assert stuck.confidence == replace(stuck, tokens=()).confidence == 0.0
 
 
 def test_next_best_answers_have_confidences_too(run: Path) -> None:

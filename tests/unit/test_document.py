@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+import torch
 
+from transduce.bundle import Bundle, BundleBlueprint
+from transduce.document import unfold
 from transduce.problem import Problem
 from transduce.recipe.use import evaluate, predict, stream
-from transduce.search import Beam, Exact, Greedy, Sample, SearchBlueprint
+from transduce.search import Beam, Exact, Greedy, Sample, SearchBlueprint, Speculative
+from transduce.text.codec import TextBlueprint, learn_codecs
 from transduce.text.sentences import Sentences
 from transduce.train.checkpoint import tensors
 from transduce.train.progress import Show
@@ -89,6 +94,30 @@ def test_what_is_too_long_for_a_model_is_cut_and_said(
     shorter_ones = ["metrics=[exact]", "split.kind=sentences", "split.longest=5"]
     with pytest.warns(UserWarning, match="1 answers come from pieces of sentences"):
         evaluate(tmp_path / "model", [data], shorter_ones)
+
+
+def test_what_is_too_long_for_a_draft_model_is_cut() -> None:
+    model = tiny.transducer(tiny.MODELS["recurrent"])
+    aided = model.with_draft_model(tiny.transducer(LIMITED))
+    pieces = aided.document("dab cab ab bcd.", Speculative()).sentences
+    assert [one.source for one in pieces] == ["dab cab", "ab bcd."]
+
+
+def test_the_tag_of_a_document_is_read_before_each_sentence() -> None:
+    text = TextBlueprint.model_validate({"source": {"tokens": "characters"}})
+    codecs = learn_codecs(text, tiny.SOURCES, tiny.TARGETS, ["<2de>", "<2fr>"])
+    facts = {"model": LIMITED, "search": "greedy", "longest": (1.0, 3)}
+    made = Bundle.make(BundleBlueprint.model_validate(facts), codecs)
+    model = Transducer(made, torch.device("cpu"))
+    asked = "<2de> Abc. Dab cab!\n<2fr> Bcd."
+    found = model.document(asked)
+    wanted = ["<2de> Abc.", "<2de> Dab", "<2de> cab!", "<2fr> Bcd."]
+    assert [one.source for one in found.sentences] == wanted
+    assert found.text == "{} {} {}\n{}".format(*(model(one).text for one in wanted))
+    spans = model.spans(asked, Sentences())
+    shown = unfold(asked, spans, partial(model.stream, search=Greedy()))
+    assert "".join(shown) == found.text
+    assert [one.source for one in model.document("Abc. Bcd.").sentences] == ["Abc.", "Bcd."]
 
 
 def test_lines_are_documents_where_it_is_asked(run: Path) -> None:

@@ -19,6 +19,7 @@ from transduce.recipe.check import check
 from transduce.recipe.score import score
 from transduce.recipe.use import evaluate, predict
 from transduce.search import Beam, Exact, Greedy, Sample
+from transduce.search.constrain import Own
 from transduce.text.codec import TextBlueprint, learn_codecs
 from transduce.train.checkpoint import tensors
 from transduce.train.progress import Show
@@ -183,9 +184,20 @@ def test_what_cannot_be_fused_is_refused(tmp_path: Path) -> None:
     assert both("abc").finished in (True, False)
 
 
+def test_what_a_language_model_goes_on_with_is_the_text(tmp_path: Path) -> None:
+    language = Transducer.load(saved(tmp_path / "lm", LANGUAGE))
+    (answer,) = language(["a"], own=[Own(required=("b",))])
+    assert answer.text.startswith("a")
+    assert "b" in answer.text
+    with pytest.raises(Problem, match=r"^own\.prefix: a language model goes on with the text"):
+        language(["a"], own=[Own(prefix="ab")])
+
+
 def test_answers_stop_where_the_language_model_has_no_positions(tmp_path: Path) -> None:
     short = tiny.TRANSFORMER | {"positions": {"kind": "learned", "longest": 3}}
     language = saved(tmp_path / "lm", {"encoder": "none", "decoder": short})
     model = Transducer.load(saved(tmp_path / "run", tiny.MODELS["recurrent"]))
     fused = model.with_language_model(Transducer.load(language), 0.1)
     assert max(len(answer.tokens) for answer in fused(tiny.SOURCES)) <= 3
+    with pytest.raises(Problem, match=r"the target has 5 symbols with its end.*3 positions"):
+        fused.force(["abc"], ["abcd"])

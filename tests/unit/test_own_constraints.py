@@ -76,6 +76,17 @@ def test_they_are_as_many_as_texts_and_can_be_written(model: Transducer) -> None
         model(["a", "b"], own=[None, Own(required=("a", "ξ"))])
 
 
+def test_words_that_cannot_be_written_are_found_in_their_line(
+    model: Transducer, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"prefix": "a"}\n\n{"required": ["ξ"]}\n', encoding="utf-8")
+    bundle = tiny.bundle(tiny.MODELS["transformer"])
+    bundle.save(tmp_path / "model", tensors(bundle.model), "# a card\n")
+    with pytest.raises(Problem, match=r"own\.jsonl:3: 'ξ' holds what the model has no symbol for"):
+        list(predict(tmp_path / "model", ["a", "b", "c"], [f"own={file}"], show=Show()))
+
+
 def test_a_file_has_a_line_for_each_line(model: Transducer, tmp_path: Path) -> None:
     file = tmp_path / "own.jsonl"
     file.write_text(

@@ -16,7 +16,7 @@ from transduce.recipe.use import evaluate, predict, stream
 from transduce.rerank import Asked, Witness, rerank
 from transduce.result import Result
 from transduce.search import Beam, Greedy, Sample
-from transduce.search.constrain import ForbiddenBlueprint
+from transduce.search.constrain import ForbiddenBlueprint, Own
 from transduce.text.codec import CodecBlueprint, TextBlueprint, TextCodec, learn_codecs
 from transduce.text.tokenise import SentencePieceBlueprint
 from transduce.train.progress import Show
@@ -186,5 +186,7 @@ def test_a_model_that_writes_from_right_to_left() -> None:
         language("abc")
     with pytest.raises(Problem, match="its end comes first"):
         list(model.stream("abc", Greedy()))
-    with pytest.raises(Problem, match=r"^constraints: they are for texts from left to right"):
+    with pytest.raises(Problem, match=r"^constraints: it is for texts from left to right"):
         model("abc", constraints=[ForbiddenBlueprint(phrases=("a",))])
+    with pytest.raises(Problem, match=r"^own: it is for texts from left to right"):
+        model(["abc"], own=[Own(prefix="a")])

@@ -187,6 +187,19 @@ def test_each_model_that_has_a_say_is_remembered(home: Path, tmp_path: Path) -> 
         assert identity(change) != before[name]
 
 
+def test_long_lines_are_left_out_unless_they_are_cut(tmp_path: Path) -> None:
+    short = MODELS["transformer"]["encoder"] | {"positions": {"kind": "learned", "longest": 8}}
+    made = bundle({"encoder": short, "decoder": MODELS["transformer"]["decoder"]}, search="greedy")
+    made.save(tmp_path / "model", checkpoint.tensors(made.model), "")
+    (tmp_path / "mono").write_text("dab cab bcd\n", encoding="utf-8")
+    ways = {}
+    for name, changes in (("whole", []), ("cut", ["split=sentences"])):
+        asked = request(tmp_path, "length={least: 2}", *changes)
+        ways[name] = synthesise(asked, tmp_path / f"{name}.tsv", (), QUIET)
+    assert "longer than the model has positions for" in ways["whole"]
+    assert "longer than" not in ways["cut"]
+
+
 def test_the_command(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["synthesise", str(home / "model"), str(home / "mono"), str(tmp_path / "o.tsv")]
     with pytest.raises(Problem, match="choose source or target"):

@@ -10,8 +10,8 @@ import torch
 
 from transduce.bundle import Bundle, BundleBlueprint
 from transduce.problem import Problem
-from transduce.search import Beam, Exact, Greedy, Speculative
-from transduce.search.constrain import ForbiddenBlueprint
+from transduce.search import Beam, Draft, Exact, Greedy, Length, Speculative
+from transduce.search.constrain import ForbiddenBlueprint, Own
 from transduce.text.codec import TextBlueprint, learn_codecs
 from transduce.transducer import Transducer
 
@@ -72,6 +72,28 @@ def test_twins_answer_as_one() -> None:
             assert ours.score == pytest.approx(theirs.score, abs=1e-4)
 
 
+def test_an_ensemble_keeps_what_was_set_of_the_first() -> None:
+    model = tiny.transducer(tiny.MODELS["recurrent"])
+    model.length, model.search = Length(most=2), Greedy()
+    together = model.ensemble([tiny.transducer(tiny.MODELS["mixed"])])
+    assert (together.length, together.search) == (model.length, model.search)
+    assert all(len(answer.tokens) <= 2 for answer in together(TEXTS))
+    assert len(model.panel.bundles) == 1
+
+
+def test_drafts_from_the_source_go_with_ensembles_and_constraints() -> None:
+    model, other = (
+        Transducer(tiny.bundle(tiny.MODELS[name], joint=True), torch.device("cpu"))
+        for name in ("recurrent", "transformer")
+    )
+    together = model.ensemble([other])
+    never, own = [ForbiddenBlueprint(phrases=("a",))], [Own(prefix="cb")] * len(TEXTS)
+    found = together(TEXTS, Draft(match=1), constraints=never, own=own)
+    wanted = together(TEXTS, Greedy(), constraints=never, own=own)
+    assert [answer.text for answer in found] == [answer.text for answer in wanted]
+    assert {answer.text[:2] for answer in found} == {"cb", ""}
+
+
 def test_another_target_vocabulary_is_refused() -> None:
     first = member(tiny.MODELS["recurrent"])
     with pytest.raises(Problem, match=r"^model 3 of the ensemble: its target vocabulary .*words"):
@@ -118,6 +140,10 @@ def test_a_draft_model_changes_no_answer(kind: str, small: str) -> None:
     never = [ForbiddenBlueprint(phrases=("a",))]
     obeyed = aided(TEXTS, search, constraints=never)
     assert [x.text for x in obeyed] == [x.text for x in model(TEXTS, Greedy(), constraints=never)]
+    own = [None, None, Own(prefix="cc"), Own(required=("ad",)), None]
+    apart = [x.text for x in model(TEXTS, Greedy(), constraints=never, own=own)]
+    assert [x.text for x in aided(TEXTS, search, constraints=never, own=own)] == apart
+    assert apart != [x.text for x in obeyed]
 
 
 def test_a_draft_model_must_suit() -> None:

@@ -17,7 +17,7 @@ from transduce.experiment import Experiment
 from transduce.nn.tap import watch
 from transduce.problem import Problem
 from transduce.result import Result, Token
-from transduce.search import Beam, Draft, Greedy, Length, SearchBlueprint
+from transduce.search import BankedBeam, Beam, Draft, Exact, Greedy, Length, SearchBlueprint
 from transduce.text.vocabulary import EOS, SPECIALS
 from transduce.train.checkpoint import tensors
 from transduce.transducer import Transducer
@@ -103,6 +103,8 @@ def test_more_alternatives_than_the_beam_is_wide_widen_it(model: Transducer) -> 
     assert len(answer.alternatives) == 6
     hasty = model("abc", Beam(width=4, patience=0.5), alternatives=3)
     assert len(hasty.alternatives) == 3
+    for search in (Beam(n_best=3), BankedBeam(n_best=3), Exact(n_best=3)):
+        assert search.with_answers(2) == search
 
 
 def test_greedy_search_has_no_alternatives(model: Transducer) -> None:

@@ -40,7 +40,7 @@ class CalibrationBlueprint(Blueprint):
 
         An answer is right if it is a reference, and its confidence the product of its tokens'.
         """
-        found = confident(model, list(answers))
+        found = confident(model, [replace(answer, alternatives=()) for answer in answers])
         sure = [np.array([result.confidence or 0.0]) for result in found]
         right = [
             np.array([result.finished and result.text in example.references])

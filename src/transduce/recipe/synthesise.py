@@ -181,7 +181,7 @@ def _rows(
     """Yield the rows that a block of lines makes; count what makes none."""
     texts = []
     for line in block:
-        if fault := _fault(line, model):
+        if fault := _fault(line, model, cut=setting.split is not None):
             left_out[fault] += 1
         else:
             texts.append(line.text)
@@ -194,18 +194,16 @@ def _rows(
         yield f"{request.tag} {source}\t{target}\n" if request.tag else f"{source}\t{target}\n"
 
 
-def _fault(line: Line, model: Transducer) -> str | None:
-    """Return why a line cannot be asked about."""
+def _fault(line: Line, model: Transducer, cut: bool) -> str | None:
+    """Return why a line cannot be asked about, which may be long if it is ``cut``."""
     if line.fault:
         return f"lines: {line.fault.reason}"
     if not line.text.strip():
         return "blank lines"
     if "\t" in line.text:
         return "lines with a tab"
-    for bundle in model.panel.bundles:
-        most = bundle.model.longest["source"]
-        if most is not None and len(bundle.codecs["source"].encode(line.text)) + 1 > most:
-            return "lines longer than the model has positions for"
+    if not cut and not model.panel.fits(line.text):
+        return "lines longer than the model has positions for"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -133,7 +134,9 @@ class PredictBlueprint(AskBlueprint):
             Problem: more are wanted than there are candidates, the search finds one answer only, or
                 a line of the file ``own`` is faulty.
         """
-        own = None if self.own is None else read_own(Path(self.own))
+        own = None
+        if self.own is not None:
+            own = read_own(Path(self.own), model.panel.target(model.length))
         if self.split is None:
             yield from self._answers(model, lines, best, ahead, own)
             return
@@ -175,8 +178,9 @@ class ShownBlueprint(PredictBlueprint):
     ) -> Iterator[Result]:
         """Yield the answers, with their confidence if it is to be shown."""
         found = super().answers(model, lines, best, ahead)
+        shown = (replace(one, alternatives=one.alternatives[: best - 1]) for one in found)
         sure = partial(confident, model)
-        yield from by_block(found, sure, ahead) if self.confidence else found
+        yield from by_block(shown, sure, ahead) if self.confidence else found
 
 
 class EvaluateBlueprint(PredictBlueprint):
@@ -352,8 +356,8 @@ def evaluate(
     """
     model = Transducer.load(run, parts=parts)
     if not model.panel.reads:
-        asked = override(AskBlueprint(), changes).joined(model, parts)
-        return [perplexity(asked, held_out(model, data))]
+        model = override(AskBlueprint(), changes).joined(model, parts)
+        return [perplexity(model, held_out(model, data))]
     setting = EvaluateBlueprint(
         search=model.search, length=model.length, constraints=model.constraints
     )

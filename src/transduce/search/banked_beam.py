@@ -64,8 +64,9 @@ class BankedBeam(StepwiseSearch):
         return Beam(width=self.width, n_best=self.n_best, normalisation=self.normalisation)
 
     def with_answers(self, count: int) -> BankedBeam:
-        """Return the search so that it returns ``count`` hypotheses, wider if it has to be."""
-        return self.model_copy(update={"width": max(self.width, count), "n_best": count})
+        """Return the search so that it returns at least ``count``, wider if it has to be."""
+        n_best = max(self.n_best, count)
+        return self.model_copy(update={"width": max(self.width, count), "n_best": n_best})
 
     def begin(self, limit: Int[Tensor, "A"], keys: Int[Tensor, "A"]) -> BankNotes:
         """Return empty notes; of the rows only the first lives."""

@@ -88,9 +88,10 @@ class Beam(StepwiseSearch):
         return self.width == self.enough == 1
 
     def with_answers(self, count: int) -> Beam:
-        """Return the search so that it returns ``count`` hypotheses, wider if it has to be."""
-        width = max(self.width, math.ceil(count / min(1.0, self.patience)))
-        return self.model_copy(update={"width": width, "n_best": count})
+        """Return the search so that it returns at least ``count``, wider if it has to be."""
+        n_best = max(self.n_best, count)
+        width = max(self.width, math.ceil(n_best / min(1.0, self.patience)))
+        return self.model_copy(update={"width": width, "n_best": n_best})
 
     def begin(self, limit: Int[Tensor, "A"], keys: Int[Tensor, "A"]) -> BeamNotes:
         """Return empty notes; of the rows only the first lives."""

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from transduce.search.scorer import Scorer
+from transduce.search.scorer import Scorer, quote
 from transduce.sequences import Sequences
 
 Average = Literal["probabilities", "log_probabilities"]
@@ -36,6 +36,10 @@ class Ensemble:
         """Read the sources once for each scorer."""
         own = enumerate(self.scorers, 1)
         return tuple(scorer.encode(_for(number, sources)) for number, scorer in own)
+
+    def quote(self, memory: tuple[Any, ...]) -> Sequences:
+        """Return the sources as the first scorer has read them, if it can."""
+        return quote(self.scorers[0], memory[0])
 
     def start(
         self, memory: tuple[Any, ...], width: int = 1, capacity: int | None = None

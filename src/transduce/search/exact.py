@@ -38,15 +38,15 @@ class Exact(SearchBlueprint):
     normalisation: LengthNormalisation = PowerNormalisation(exponent=0.0)
     """how hypotheses of different lengths compare; plain log-probability if left out"""
     nodes: PositiveInt = 10_000
-    """budget: prefixes to read for each source"""
+    """budget: prefixes to read for each source, besides the empty one"""
     seconds: PositiveFloat | None = None
     """budget: time for each source, which makes answers depend on the machine; null for no end"""
     width: PositiveInt = 16
     """prefixes to read side by side; more are quicker to read, and leave a little less alone"""
 
     def with_answers(self, count: int) -> Exact:
-        """Return the search for the ``count`` best."""
-        return self.model_copy(update={"n_best": count})
+        """Return the search for at least the ``count`` best."""
+        return self.model_copy(update={"n_best": max(self.n_best, count)})
 
     @torch.no_grad()
     def __call__(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, groupby, islice
+from itertools import chain, groupby, islice, takewhile
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -129,6 +129,11 @@ class TextCodec:
             else:
                 ids += self._ids(self._pieces(part))
         return self._ordered(ids)
+
+    def opening(self, text: str) -> str:
+        """Return the reserved symbols that a text begins with, such as tags, and a space behind."""
+        words = takewhile(self._numbers.__contains__, text.split())
+        return "".join(f"{word} " for word in words)
 
     def alternatives(self, text: str, count: int, seed: int) -> list[list[int]]:
         """Return ``count`` encodings: that of ``encode``, then others drawn at random.

@@ -42,6 +42,11 @@ class Span(NamedTuple):
     start: int
     end: int
     whole: bool = True  # False: a piece
+    tags: str = ""  # what is read before it, because its document begins so
+
+    def read(self, document: str) -> str:
+        """Return what a model reads of a document."""
+        return self.tags + document[self.start : self.end]
 
 
 class SplitBlueprint(Part):
@@ -110,7 +115,7 @@ def _goes_on(line: str, place: int) -> bool:
 
 def _pieces(document: str, span: Span, fits: Callable[[str], bool]) -> Iterator[Span]:
     """Cut a sentence until all of its pieces fit, near the middle each time."""
-    start, end, _ = span
+    start, end = span.start, span.end
     place = None if fits(document[start:end]) else _middle(document, start, end)
     if place is None:  # a single character that does not fit is the model's to refuse
         yield span

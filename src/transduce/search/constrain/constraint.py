@@ -13,7 +13,7 @@ from torch import Tensor
 from transduce import tree
 from transduce.blueprint import Part
 from transduce.search.interface import SearchBlueprint
-from transduce.search.scorer import Scorer
+from transduce.search.scorer import Scorer, quote
 from transduce.sequences import Sequences
 
 S = TypeVar("S")
@@ -86,6 +86,10 @@ class Constrained:
     def encode(self, sources: Mapping[str, Sequences]) -> Pair:
         """Read the sources once."""
         return Pair(self.scorer.encode(sources), self.constraint.begin(sources))
+
+    def quote(self, memory: Pair) -> Sequences:
+        """Return the sources, if the scorer can."""
+        return quote(self.scorer, memory.scorer)
 
     def start(self, memory: Pair, width: int = 1, capacity: int | None = None) -> Pair:
         """Return the state before any token, ``width`` rows for every source."""

@@ -62,16 +62,19 @@ def _cut(own: Own, target: Target, place: str) -> tuple[list[int], list[Phrases]
         raise Problem(problem.what, place) from None
 
 
-def read_own(path: Path) -> Iterator[Own | None]:
+def read_own(path: Path, target: Target | None = None) -> Iterator[Own | None]:
     """Yield what each line of a file asks: a JSON object, or nothing.
 
     Raises:
-        Problem: a line is neither; it is named.
+        Problem: a line is neither, or has words that the ``target`` side cannot write; it is named.
     """
     try:
         with path.open("rb") as file:
             for number, content in zip(count(1), file):
-                yield _own(content, path, number) if content.strip() else None
+                own = _own(content, path, number) if content.strip() else None
+                if own is not None and target is not None:
+                    _cut(own, target, f"{path}:{number}")
+                yield own
     except OSError as error:
         raise Problem(f"cannot be read: {error.strerror}", str(path)) from None
 
