@@ -237,6 +237,12 @@ class Experiment(Blueprint):
                 f"train.objective: {self.train.objective.kind} makes no use of the weights of "
                 "examples; take cross_entropy, or leave weight out of data.train"
             )
+        if self.data.train.divides and self.train.objective.judges:
+            raise ValueError(
+                f"train.objective: {self.train.objective.kind} judges answers by references, and "
+                "noise that divides a text draws the target anew in every epoch; take "
+                "cross_entropy, or noise that leaves the target whole"
+            )
         if self.train.batch.curriculum and isinstance(self.data.train, MixtureBlueprint):
             raise ValueError(
                 "train.batch.curriculum: the temperature of a mixture says whose turn it is; take "
@@ -251,8 +257,8 @@ class Experiment(Blueprint):
 
     @model_validator(mode="after")
     def _reads_what_there_is(self) -> Experiment:
-        if self.start is not None and "model" not in self.model_fields_set:
-            return self  # it is the base's, and looked at when that is read
+        if self._inherits:
+            return self
         reads = self.model.encoder.reads
         corpora = {"train": self.data.train, "dev": self.data.dev, "test": self.data.test}
         for name, corpus in corpora.items():
@@ -266,9 +272,33 @@ class Experiment(Blueprint):
                     f"data.{name}: a model without an encoder reads no sources; give text alone: "
                     "{kind: monolingual, path: FILE}"
                 )
-        if not reads and self.validation.choose_by == "metric":
+        return self
+
+    @model_validator(mode="after")
+    def _judges_what_there_is(self) -> Experiment:
+        if self.model.encoder.reads or self._inherits:
+            return self
+        if self.validation.choose_by == "metric":
             raise ValueError(
                 "validation.choose_by: a language model has no answers that metrics could score; "
                 "set it to loss"
             )
+        metrics = Experiment.model_fields["metrics"].default
+        for key, unused in (
+            ("metrics", self.metrics != metrics),
+            ("validation.search", self.validation.search != Greedy()),
+            ("validation.examples", self.validation.examples != ValidationBlueprint().examples),
+        ):
+            if unused:
+                raise ValueError(f"{key}: a language model is judged by its loss; leave it out")
+        if self.train.batch.curriculum:
+            raise ValueError(
+                "train.batch.curriculum: it goes by sources, and a language model has none; leave "
+                "it out"
+            )
         return self
+
+    @property
+    def _inherits(self) -> bool:
+        """Whether the model is the base's, and looked at when that is read."""
+        return self.start is not None and "model" not in self.model_fields_set

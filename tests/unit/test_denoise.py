@@ -119,8 +119,16 @@ def test_what_makes_no_sense_is_refused() -> None:
         parse(SETTINGS, Experiment, "x", ["text.joint=false"])
     with pytest.raises(Problem, match="no test set"):
         parse(SETTINGS, Experiment, "x", ["data.test={kind: denoise, path: mono}"])
+    judged = "train.objective={kind: in_turn, updates: 9, then: minimum_risk}"
+    assert parse(SETTINGS, Experiment, "x", [judged]).train.objective.judges
+    for noised in ("{kind: denoise, path: m, noise: [mass]}", MIXED):
+        with pytest.raises(Problem, match="draws the target anew in every epoch"):
+            parse(SETTINGS, Experiment, "x", [judged, f"data.train={noised}"])
 
 
+MIXED = (
+    "{kind: mixture, of: [{kind: denoise, path: m, noise: [spans]}, {kind: tsv, path: pairs.tsv}]}"
+)
 SETTINGS = """
 data:
   train: {kind: denoise, path: mono, noise: [permute, infill]}

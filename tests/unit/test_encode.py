@@ -100,6 +100,17 @@ def test_what_came_before_a_problem_comes_first() -> None:
         next(found)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_what_asks_a_run_to_stop_is_no_matter_of_its_helpers(number: signal.Signals) -> None:
+    """Ctrl-C comes to all processes of a terminal; helpers end when nobody asks them any more."""
+
+    def work(thing: int) -> int:
+        os.kill(os.getpid(), number)
+        return thing
+
+    assert list(in_order(work, iter(range(5)), 2)) == list(range(5))
+
+
 def test_a_process_that_is_killed_is_no_end_that_looks_like_one() -> None:
     def work(number: int) -> int:
         if number == 3:

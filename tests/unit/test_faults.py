@@ -28,7 +28,7 @@ from transduce.report.run import read as read_report
 from transduce.sequences import Sequences
 from transduce.train import checkpoint
 from transduce.train.locate import first_fault
-from transduce.train.objective import CrossEntropyBlueprint, Learner
+from transduce.train.objective import CrossEntropyBlueprint, Learner, Moment
 from transduce.train.objective.cross_entropy import CrossEntropy
 from transduce.train.objective.interface import Loss
 from transduce.train.progress import Show
@@ -75,10 +75,9 @@ def spoil(monkeypatch: pytest.MonkeyPatch, faulty: Callable[[int, float], bool])
         rates[0] = set_rate(state, plan)
         return rates[0]
 
-    def spoiled(self: CrossEntropy, model: Seq2Seq, batch: Batch) -> Loss:
-        loss = plain(self, model, batch)
-        step = torch.initial_seed() - 1_000_003 + 1
-        if not faulty(step, rates[0]):
+    def spoiled(self: CrossEntropy, model: Seq2Seq, batch: Batch, moment: Moment) -> Loss:
+        loss = plain(self, model, batch, moment)
+        if not faulty(moment.step + 1, rates[0]):
             return loss
         return Loss(loss.total * math.inf, loss.nll)
 
@@ -175,14 +174,24 @@ def test_a_run_that_going_back_does_not_help_gives_up_and_says_so(
     ]
 
 
+def test_a_run_that_gave_up_goes_on_where_it_may_go_back_more_often(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, lambda step, rate: step >= 2 and rate > 0.002)
+    with pytest.raises(Problem, match="went back 2 times"):
+        run(home, "run", *FLAT, "train.faults.returns=2")
+    done = run(home, "run", *FLAT, "train.faults.returns=3", "train.faults.kept=0")
+    assert journal(done, "return")[-1]["rate_factor"] == 0.125
+
+
 def cramp(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     """Let the memory run out for more than so many examples."""
     plain = CrossEntropy.__call__
 
-    def cramped(self: CrossEntropy, model: Seq2Seq, batch: Batch) -> Loss:
+    def cramped(self: CrossEntropy, model: Seq2Seq, batch: Batch, moment: Moment) -> Loss:
         if len(batch) > room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return plain(self, model, batch)
+        return plain(self, model, batch, moment)
 
     monkeypatch.setattr(CrossEntropy, "__call__", cramped)
 
@@ -232,10 +241,8 @@ class Overflow(nn.Module):
         return out + (one.sqrt() * 0 if self.late else one + math.inf)
 
 
-def test_replay_makes_the_update_again_bit_for_bit_and_names_the_layer(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What breaks here is a weight that grew: its product overflows at a step of its own."""
+def overflow(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Let what the encoder reads overflow in some updates; return which, as a set to be changed."""
     from transduce.models.encoders import recurrent
 
     plain = recurrent.RecurrentEncoder.forward
@@ -252,6 +259,14 @@ def test_replay_makes_the_update_again_bit_for_bit_and_names_the_layer(
         return plain(self, source)
 
     monkeypatch.setattr(recurrent.RecurrentEncoder, "forward", forward)
+    return broken
+
+
+def test_replay_makes_the_update_again_bit_for_bit_and_names_the_layer(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What breaks here is a weight that grew: its product overflows at a step of its own."""
+    broken = overflow(monkeypatch)
     done = run(home, "run")
     kept = done / "faults" / "step-0000005"
     for found in (replay(done), replay(kept)):
@@ -273,6 +288,39 @@ def test_replay_makes_the_update_again_bit_for_bit_and_names_the_layer(
         replay(kept)
     shutil.rmtree(done / "faults")
     with pytest.raises(Problem, match="nothing to replay"):
+        replay(done)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.optimiser.unfreeze_every=4",
+        "train.optimiser.frozen=[encoder]",
+        "adapt={kind: lora, rank: 1}",
+        "adapt={kind: bottleneck, width: 2}",
+    ],
+)
+def test_replay_holds_still_what_the_run_held_still(
+    home: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    base = run(home, "base", "train.max_steps=6")
+    broken, changes = overflow(monkeypatch), (f"start={{run: {base}}}", change)
+    done = run(home, "run", *changes)
+    assert replay(done).same
+    broken.clear()
+    sound = journal(run(home, "sound", *changes, "train.log_every=1"), "step")[4]
+    assert replay(done).norm == sound["gradient_norm"]
+
+
+def test_replay_of_an_adapter_takes_no_other_base(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = run(home, "base", "train.max_steps=6")
+    overflow(monkeypatch)
+    done = run(home, "run", f"start={{run: {base}}}", "adapt={kind: bottleneck, width: 2}")
+    shutil.rmtree(base)
+    run(home, "base", "train.max_steps=6", "seed=2")
+    with pytest.raises(Problem, match="not the model that the run began from"):
         replay(done)
 
 

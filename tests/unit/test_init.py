@@ -22,7 +22,7 @@ from transduce.problem import Problem
 from transduce.quickstart import HERE
 from transduce.recipe import train
 from transduce.recipe.check import check
-from transduce.recipe.init import init
+from transduce.recipe.init import corpus, init
 from transduce.train.progress import Show
 
 Pairs = Sequence[tuple[str, str]]
@@ -127,8 +127,8 @@ def test_parallel_files_are_read_in_pairs(end: str) -> None:
     assert "put aside" not in said
     assert not list(Path().glob("my.*.jsonl"))
     data = read(Path("my.yaml"), Experiment).data
-    for corpus, pairs in zip((data.train, data.dev, data.test), sets.values(), strict=True):
-        found = [(e.sources["source"], *e.references) for e in examples(corpus)]
+    for part, pairs in zip((data.train, data.dev, data.test), sets.values(), strict=True):
+        found = [(e.sources["source"], *e.references) for e in examples(part)]
         assert sorted(found) == sorted(pairs)
 
 
@@ -244,6 +244,14 @@ def test_data_that_is_none_is_refused_and_nothing_is_written(
     assert says in str(caught.value)
     assert {path.name for path in home.iterdir()} == files.keys()
     assert all(path.read_bytes() == files[path.name] for path in paths)
+
+
+@pytest.mark.parametrize(
+    "names", [["a"], ["a.txt"], ["a", "b", "c"], ["a.tsv", "b.tsv"], ["a", "b.tsv"], ["a.tsv", "b"]]
+)
+def test_files_that_are_no_corpus_together_are_refused(names: list[str]) -> None:
+    with pytest.raises(Problem, match=rf"^{names[0]}: text files come in pairs"):
+        corpus([Path(name) for name in names], Path())
 
 
 @pytest.mark.parametrize(

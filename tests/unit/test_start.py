@@ -324,13 +324,17 @@ def test_a_check_tells_what_would_be_taken(data: Path) -> None:
     assert "begins from" in said
     assert "source vocabulary: 13 vectors taken" in said
     assert not (data / "start.json").exists()
+    nothing = ["train.optimiser.frozen=[encoder, decoder, head]"]
+    with pytest.raises(Problem, match="nothing is left that learns"):
+        check(parse(TUNED, Experiment, "t", nothing), data, QUIET)
 
 
 SPEECHLESS = [
     "model.encoder=none",
     "data.train={kind: monolingual, path: lines.txt}",
     "data.dev={kind: monolingual, path: lines.txt}",
-    "validation.choose_by=loss",
+    "validation={every: 6, choose_by: loss}",
+    "metrics=[bleu, chrf]",
 ]
 
 

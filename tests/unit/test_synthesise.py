@@ -21,6 +21,7 @@ from transduce.problem import Problem
 from transduce.recipe import synthesise as module
 from transduce.recipe.synthesise import Request, synthesise
 from transduce.recipe.use import PredictBlueprint, predict
+from transduce.recipe.use import asked as load
 from transduce.result import Result
 from transduce.train import checkpoint
 from transduce.train.progress import Show
@@ -157,8 +158,10 @@ def test_what_cannot_go_on_is_refused(
         synthesise(request(home), tmp_path / "out", (), QUIET)
     with pytest.raises(Problem, match="own: a text has lines that are left out"):
         synthesise(request(home, "own=each.jsonl"), tmp_path / "o.tsv", (), QUIET)
-    with pytest.raises(Problem, match="confidence: a table of pairs has no column"):
+    with pytest.raises(Problem, match="confidence: the table has no column for it"):
         synthesise(request(home, "confidence=true"), tmp_path / "o.tsv", (), QUIET)
+    with pytest.raises(Problem, match="precision: what gains is measured each time"):
+        synthesise(request(home, "precision=auto"), tmp_path / "o.tsv", (), QUIET)
     with pytest.raises(Problem, match="there is no such file"):
         synthesise(request(home)._replace(text=tmp_path / "x"), tmp_path / "o.tsv", (), QUIET)
 
@@ -174,6 +177,27 @@ def test_long_lines_are_left_out_unless_they_are_cut(tmp_path: Path) -> None:
         ways[name] = synthesise(asked, tmp_path / f"{name}.tsv", (), QUIET)
     assert "longer than the model has positions for" in ways["whole"]
     assert "longer than" not in ways["cut"]
+
+
+def test_each_model_that_has_a_say_is_remembered(home: Path, tmp_path: Path) -> None:
+    other = bundle(MODELS["recurrent"])
+    other.save(tmp_path / "other", checkpoint.tensors(other.model), "")
+    say = {
+        "ensemble": f"ensemble.runs=[{tmp_path / 'other'}]",
+        "rerank": f"rerank={{second: [{{run: {tmp_path / 'other'}}}]}}",
+    }
+
+    def identity(*changes: str) -> str:
+        asked = request(home, *changes)
+        return module._identity(asked, load(asked.run, changes, ())[1])
+
+    before = {name: identity(change) for name, change in say.items()}
+    alone = identity()
+    other.model.decoder.embedding.weight.data[4] += 1
+    other.save(tmp_path / "other", checkpoint.tensors(other.model), "")
+    assert identity() == alone
+    for name, change in say.items():
+        assert identity(change) != before[name]
 
 
 def test_the_command(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,6 @@ class DenoiseBlueprint(CorpusBlueprint):
 
     @property
     def divides(self) -> bool:
-        """Whether the target is only what the source leaves out."""
         return self.noise[0].divides
 
     @property

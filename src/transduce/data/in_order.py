@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -103,6 +104,8 @@ class _Workers:
 
 def _serve(work: Callable[[Any], Any], pipe: Connection, others: list[Connection]) -> None:
     """Answer until the pipe is closed, which it also is when the process at its end is killed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # they are for the process at the other end
     for other in others:  # as long as one copy of an end is open, nobody sees that it was closed
         other.close()
     while True:

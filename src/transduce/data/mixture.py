@@ -54,6 +54,10 @@ class MixtureBlueprint(CorpusBlueprint):
         return any(corpus.denoises for corpus in self.of)
 
     @property
+    def divides(self) -> bool:
+        return any(corpus.divides for corpus in self.of)
+
+    @property
     def weighted(self) -> bool:
         return any(corpus.weighted for corpus in self.of)
 

@@ -51,6 +51,11 @@ class CorpusBlueprint(Part):
         return False
 
     @property
+    def divides(self) -> bool:
+        """Whether chance divides a text anew in every epoch, so that targets do not stay."""
+        return False
+
+    @property
     def weighted(self) -> bool:
         """Whether examples have weights."""
         return False

@@ -17,6 +17,7 @@ from transduce.recipe.prepare import Prepared, device, prepare
 from transduce.recipe.start import begin, resolve
 from transduce.recipe.task import task, untrained
 from transduce.train.objective import Learner, Moment
+from transduce.train.optimise import freeze
 from transduce.train.progress import Show
 from transduce.train.track import tensorboard
 from transduce.transducer import Transducer
@@ -44,6 +45,7 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
     model = bundle.model
     begun = begin(model, prepared.codecs, experiment, None)
     check_lengths(model.longest, prepared)
+    freeze(model, experiment.train.optimiser.frozen)
     _try(experiment, prepared, Transducer(bundle, torch.device("cpu")))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     steps = experiment.train.max_steps

@@ -104,6 +104,12 @@ class RerankBlueprint(ChoiceBlueprint):
             raise ValueError("nobody is asked; name a channel, a language or a second model")
         return self
 
+    @property
+    def witnesses(self) -> tuple[WitnessBlueprint, ...]:
+        """All that are asked."""
+        others = (self.channel, self.language)
+        return (*self.second, *(model for model in others if model is not None))
+
     def chooser(self, search: SearchBlueprint) -> Chooser:
         """Return what finds the candidates that all models together find best."""
         witnesses = [model.load("answer", "rerank.second") for model in self.second]

@@ -127,13 +127,6 @@ def _parts(paths: Sequence[Path]) -> list[list[Path]]:
             parts[-1].append(path)
         else:
             parts.append([path])
-    for part in parts:
-        if len(part) == 1 and _suffix(part[0]) not in TABLES:
-            raise Problem(
-                "text files come in pairs, the source and then the target; name both, or give a "
-                "table (.tsv, .csv, .jsonl)",
-                str(part[0]),
-            )
     if not 1 <= len(parts) <= 3:
         raise Problem(f"give train, dev and test data, not {len(parts)} sets", str(paths[0]))
     return parts
@@ -144,9 +137,20 @@ def _suffix(path: Path) -> str:
 
 
 def corpus(paths: Sequence[Path], base: Path) -> CorpusBlueprint:
-    """Return the blueprint of a table or of two parallel files, seen from ``base``."""
+    """Return the blueprint of a table or of two parallel files, seen from ``base``.
+
+    Raises:
+        Problem: they are neither.
+    """
+    tables = [path for path in paths if _suffix(path) in TABLES]
+    if len(paths) + len(tables) != 2:
+        raise Problem(
+            "text files come in pairs, the source and then the target; name both and no more, or "
+            "give one table (.tsv, .csv, .jsonl)",
+            str(paths[0]),
+        )
     names = [_seen_from(path.resolve(), base) for path in paths]
-    if len(names) == 2:
+    if not tables:
         return ParallelBlueprint(source=names[0], target=names[1])
     table = TABLES[_suffix(paths[0])](path=names[0])
     if isinstance(table, TableBlueprint):

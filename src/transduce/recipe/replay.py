@@ -22,6 +22,7 @@ from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.dropout import MaskPool
 from transduce.problem import Problem
 from transduce.recipe.prepare import device
+from transduce.recipe.start import begin
 from transduce.sequences import Sequences
 from transduce.text.codec import TextCodec
 from transduce.train import checkpoint
@@ -119,12 +120,13 @@ def replay(path: Path, parts: Sequence[Path] = ()) -> Replay:
     experiment = read(run / "experiment.yaml", Experiment)
     codecs = bundle.load_codecs(run / "text", experiment.one_vocabulary)
     model = build(experiment.model, {name: codec.size for name, codec in codecs.items()})
-    if experiment.adapt is not None:
-        experiment.adapt.adapt(model)
+    if experiment.adapt is not None:  # what is kept are the weights of what was added
+        begin(model, codecs, experiment, run)
     checkpoint.load_tensors(model, load_file(source / WEIGHTS), source / WEIGHTS)
     place = device("auto" if facts["device"] == "cuda" else "cpu")
     setting = experiment.train
     learner = Learner(model.to(place), setting.objective.build(_task(experiment, codecs))).train()
+    setting.optimiser.thaw(setting.optimiser.build(model), facts["step"])
     precision = choose(facts["precision"], place)
     plan = Plan(setting.optimiser, 0, 1, facts["seed"], place, precision, setting.recompute)
     batches = list(_unpacked(load_file(source / BATCHES)))

@@ -214,5 +214,7 @@ def _remember(record: Path, place: Path, taken: Taken) -> None:
             "folder for this run",
             str(place),
         )
-    record.parent.mkdir(parents=True, exist_ok=True)
-    folder.write_json(record, {"base": str(place), "fingerprint": mark, **taken._asdict()})
+    facts = {"base": str(place), "fingerprint": mark, **taken._asdict()}
+    if not record.exists() or folder.read_json(record) != facts:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        folder.write_json(record, facts)

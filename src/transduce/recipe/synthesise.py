@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from transduce import folder
-from transduce.bundle import is_bundle
+from transduce.bundle import fingerprint, model_folder
 from transduce.data.lines import Line, read_lines
 from transduce.problem import Problem
 from transduce.recipe.use import PredictBlueprint, asked
@@ -72,27 +72,43 @@ def synthesise(request: Request, out: Path, parts: Sequence[Path], show: Show) -
             "a text has lines that are left out, which a file of a line each has not", "own"
         )
     if setting.confidence:
-        raise Problem("a table of pairs has no column for it; leave it out", "confidence")
+        raise Problem("the table has no column for it; leave it out", "confidence")
+    if setting.precision == "auto":
+        raise Problem(
+            "what gains is measured each time, and a table that is gone on with is of one kind; "
+            "say which: fp32, bf16 or int8",
+            "precision",
+        )
     unfinished = out.with_name(f"{out.name}.part")
     with folder.alone(unfinished, wait=False):
-        done = _begun(unfinished, _identity(request, setting, model), show)
+        done = _begun(unfinished, _identity(request, setting), show)
         _go_on(request, model, setting, unfinished, done, show)
         (unfinished / ROWS).replace(out)
         shutil.rmtree(unfinished)
     return _told(done, out)
 
 
-def _identity(request: Request, setting: PredictBlueprint, model: Transducer) -> str:
+def _identity(request: Request, setting: PredictBlueprint) -> str:
     """Return a SHA-256 of all that the table follows from."""
-    path = request.run if is_bundle(request.run) else request.run / "model"
     facts = {
-        "models": [codec.fingerprint for b in model.panel.bundles for codec in b.codecs.values()],
-        "weights": folder.digest(path / folder.MANIFEST),
+        "models": [fingerprint(model_folder(run)) for run in _asked(request, setting)],
         "text": folder.digest(request.text) if request.text.is_file() else None,
         "setting": setting.model_dump(mode="json"),
         "request": [request.backwards, request.tag, BLOCK],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _asked(request: Request, setting: PredictBlueprint) -> Iterator[Path]:
+    """Yield the folders of all models that have a say."""
+    yield request.run
+    if setting.ensemble is not None:
+        yield from map(Path, setting.ensemble.runs)
+    for beside in (setting.fusion, *(setting.rerank.witnesses if setting.rerank else ())):
+        if beside is not None:
+            yield Path(beside.run)
+    if setting.drafter is not None:
+        yield Path(setting.drafter)
 
 
 def _begun(unfinished: Path, identity: str, show: Show) -> Done:

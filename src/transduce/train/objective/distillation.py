@@ -88,7 +88,8 @@ class DistillationBlueprint(ObjectiveBlueprint):
 
     kind: Literal["distillation"] = "distillation"
     teachers: Annotated[tuple[str, ...], Field(min_length=1)]
-    """folders of runs or of models with the same vocabularies; several teach by their mean"""
+    """folders of runs or of models with the same vocabularies, as on the command line; several
+    teach by their mean"""
     objective: ObjectiveBlueprint = CrossEntropyBlueprint()
     """what is minimised besides"""
     temperature: float = Field(1.0, gt=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import torch
@@ -76,8 +76,16 @@ class ObjectiveBlueprint(Part):
     @property
     def weighs(self) -> bool:
         """Whether it makes use of the weights of examples: as the objectives within it do."""
-        within = [value for _, value in self if isinstance(value, ObjectiveBlueprint)]
+        within = [*self._within()]
         return bool(within) and all(one.weighs for one in within)
+
+    @property
+    def judges(self) -> bool:
+        """Whether it judges whole answers by the references: as the objectives within it do."""
+        return any(one.judges for one in self._within())
+
+    def _within(self) -> Iterator[ObjectiveBlueprint]:
+        return (value for _, value in self if isinstance(value, ObjectiveBlueprint))
 
     @abstractmethod
     def build(self, task: Task) -> Objective:

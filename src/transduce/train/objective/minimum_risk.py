@@ -71,6 +71,11 @@ class MinimumRiskBlueprint(ObjectiveBlueprint):
         """It does, if what stands beside it does."""
         return self.objective is None or self.objective.weighs
 
+    @property
+    def judges(self) -> bool:
+        """It does."""
+        return True
+
     def build(self, task: Task) -> MinimumRisk:
         """Make it."""
         inner = None if self.objective is None else self.objective.build(task)

@@ -64,6 +64,11 @@ class SelfCriticalBlueprint(ObjectiveBlueprint):
         """It does, if what stands beside it does."""
         return self.objective is None or self.objective.weighs
 
+    @property
+    def judges(self) -> bool:
+        """It does."""
+        return True
+
     def build(self, task: Task) -> SelfCritical:
         """Make it."""
         inner = None if self.objective is None else self.objective.build(task)
