@@ -31,7 +31,8 @@ def alone(part: Any) -> Any:
     """Return a decoder as it is without a source, or None if it has nothing to do then."""
     if not isinstance(part, RecurrentDecoderBlueprint):
         return part
-    initial = part.model_copy(update={"connection": InitialStateBlueprint(), "bottleneck": None})
+    nothing = {"connection": InitialStateBlueprint(), "bottleneck": None, "first_cell": "zero"}
+    initial = part.model_copy(update=nothing)
     source = initial.order != "after" or initial.input_feeding or initial.context_gate != "none"
     return None if source else initial
 

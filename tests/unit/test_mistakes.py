@@ -202,7 +202,7 @@ class Mutation(NamedTuple):
 
 def misspellings(word: str, chance: random.Random) -> Iterator[str]:
     letters = "abcdefghijklmnopqrstuvwxyz_"
-    for at in chance.sample(range(len(word) - 1), 2):
+    for at in chance.sample(range(len(word) - 1), min(2, len(word) - 1)):
         yield word[:at] + word[at + 1 :]
         yield word[:at] + chance.choice(letters) + word[at:]
         yield word[:at] + chance.choice(letters) + word[at + 1 :]

@@ -166,6 +166,19 @@ def test_what_cannot_go_on_is_refused(
         synthesise(request(home)._replace(text=tmp_path / "x"), tmp_path / "o.tsv", (), QUIET)
 
 
+def test_long_lines_are_left_out_unless_they_are_cut(tmp_path: Path) -> None:
+    short = MODELS["transformer"]["encoder"] | {"positions": {"kind": "learned", "longest": 8}}
+    made = bundle({"encoder": short, "decoder": MODELS["transformer"]["decoder"]}, search="greedy")
+    made.save(tmp_path / "model", checkpoint.tensors(made.model), "")
+    (tmp_path / "mono").write_text("dab cab bcd\n", encoding="utf-8")
+    ways = {}
+    for name, changes in (("whole", []), ("cut", ["split=sentences"])):
+        asked = request(tmp_path, "length={least: 2}", *changes)
+        ways[name] = synthesise(asked, tmp_path / f"{name}.tsv", (), QUIET)
+    assert "longer than the model has positions for" in ways["whole"]
+    assert "longer than" not in ways["cut"]
+
+
 def test_each_model_that_has_a_say_is_remembered(home: Path, tmp_path: Path) -> None:
     other = bundle(MODELS["recurrent"])
     other.save(tmp_path / "other", checkpoint.tensors(other.model), "")
@@ -185,19 +198,6 @@ def test_each_model_that_has_a_say_is_remembered(home: Path, tmp_path: Path) -> 
     assert identity() == alone
     for name, change in say.items():
         assert identity(change) != before[name]
-
-
-def test_long_lines_are_left_out_unless_they_are_cut(tmp_path: Path) -> None:
-    short = MODELS["transformer"]["encoder"] | {"positions": {"kind": "learned", "longest": 8}}
-    made = bundle({"encoder": short, "decoder": MODELS["transformer"]["decoder"]}, search="greedy")
-    made.save(tmp_path / "model", checkpoint.tensors(made.model), "")
-    (tmp_path / "mono").write_text("dab cab bcd\n", encoding="utf-8")
-    ways = {}
-    for name, changes in (("whole", []), ("cut", ["split=sentences"])):
-        asked = request(tmp_path, "length={least: 2}", *changes)
-        ways[name] = synthesise(asked, tmp_path / f"{name}.tsv", (), QUIET)
-    assert "longer than the model has positions for" in ways["whole"]
-    assert "longer than" not in ways["cut"]
 
 
 def test_the_command(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
