@@ -278,7 +278,8 @@ def test_replay_makes_the_update_again_bit_for_bit_and_names_the_layer(
 
 def test_all_of_a_batch_is_kept() -> None:
     """Whoever gives a batch more to carry has to let a fault keep it."""
-    assert {field.name for field in fields(Batch)} == {"sources", "target", "index", "weights"}
+    kept = {"sources", "target", "index", "weights", "alignment"}
+    assert {field.name for field in fields(Batch)} == kept
 
 
 def batch() -> Batch:
