@@ -52,6 +52,8 @@ class DataBlueprint(Blueprint):
         for name, corpus in (("dev", self.dev), ("test", self.test)):
             if corpus is not None and corpus.weighted:
                 raise ValueError(f"{name}: weights count in training alone; leave weight out")
+            if corpus is not None and corpus.aligned:
+                raise ValueError(f"{name}: alignments teach in training alone; leave them out")
         return self
 
 
@@ -242,6 +244,16 @@ class Experiment(Blueprint):
                 f"train.objective: {self.train.objective.kind} judges answers by references, and "
                 "noise that divides a text draws the target anew in every epoch; take "
                 "cross_entropy, or noise that leaves the target whole"
+            )
+        if self.data.train.aligned and not self.train.objective.aligns:
+            raise ValueError(
+                f"train.objective: {self.train.objective.kind} makes no use of alignments; take "
+                "guided_alignment, or leave alignment out of data.train"
+            )
+        if self.train.objective.aligns and not self.data.train.aligned:
+            raise ValueError(
+                "train.objective: guided_alignment has no alignments to teach; name them in "
+                "data.train.alignment, or take the objective within it alone"
             )
         if self.train.batch.curriculum and isinstance(self.data.train, MixtureBlueprint):
             raise ValueError(

@@ -40,7 +40,7 @@ SETTINGS: Final[dict[str, dict[str, object]]] = {
     "self_critical": {"metric": "cer", "samples": 2},
     "in_turn": {"updates": 2, "then": "cross_entropy"},
 }
-APART: Final = {"coverage"}  # it is about one kind of decoder, and tested with its own
+APART: Final = {"coverage", "guided_alignment"}  # about some decoders, and tested with their own
 WORDS: Final = TextCodec.learn(CodecBlueprint.model_validate({"tokens": "characters"}), ["abcdef"])
 MOST: Final = 5
 

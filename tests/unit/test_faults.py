@@ -326,7 +326,8 @@ def test_replay_of_an_adapter_takes_no_other_base(
 
 def test_all_of_a_batch_is_kept() -> None:
     """Whoever gives a batch more to carry has to let a fault keep it."""
-    assert {field.name for field in fields(Batch)} == {"sources", "target", "index", "weights"}
+    kept = {"sources", "target", "index", "weights", "alignment"}
+    assert {field.name for field in fields(Batch)} == kept
 
 
 def batch() -> Batch:

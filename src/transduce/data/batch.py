@@ -19,6 +19,7 @@ class Example:
     references: tuple[str, ...]
     place: str  # where it was read, as file:line
     weight: float = 1.0  # what its loss counts in training
+    alignment: tuple[tuple[int, int], ...] = ()  # places of words, source before target
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Batch:
     target: Sequences | None  # None where only the sources are known
     index: Int[Tensor, "B"]  # the position of each row in its corpus
     weights: Float[Tensor, "B"] | None = None  # what the loss of each counts; None: all the same
+    # of each row the pairs (place of a label, place of a source symbol) that belong together
+    alignment: Sequences | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -62,6 +65,7 @@ class Batch:
             target=self.target.take(rows) if self.target else None,
             index=self.index[rows],
             weights=None if self.weights is None else self.weights[rows],
+            alignment=self.alignment.take(rows) if self.alignment else None,
         )
 
     def to(self, device: torch.device) -> Batch:
@@ -72,6 +76,7 @@ class Batch:
             target=self.target.to(device) if self.target else None,
             index=self.index.to(device, non_blocking=True),
             weights=None if self.weights is None else self.weights.to(device, non_blocking=True),
+            alignment=self.alignment.to(device) if self.alignment else None,
         )
 
     def _known(self) -> Sequences:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,6 +16,7 @@ from pydantic import Field
 
 from transduce import folder
 from transduce.blueprint import Blueprint
+from transduce.data.alignment import Links, LinksWriter, link
 from transduce.data.batch import Example
 from transduce.data.in_order import in_order
 from transduce.data.lines import Fault, Skipped
@@ -81,6 +83,7 @@ class Chunk(NamedTuple):
     references: list[int]  # how many each example has
     weights: list[float]
     faults: list[Fault]  # why others are not there
+    links: list[Links]  # of an aligned corpus
 
 
 @dataclass(frozen=True)
@@ -127,15 +130,23 @@ class Encoding:
         """Return the names of the sides, the target last."""
         return [*(side for side in self.codecs if side != TARGET), TARGET]
 
-    def chunk(self, examples: Sequence[Example]) -> Chunk:
-        """Encode examples together."""
+    def chunk(self, examples: Sequence[Example], aligned: bool = False) -> Chunk:
+        """Encode examples together, with their alignments if there are any."""
         sides: dict[str, list[Encoded]] = {side: [] for side in self.sides()}
-        chunk = Chunk({}, [], [], [], [])
+        chunk = Chunk({}, [], [], [], [], [])
         for example in examples:
             encoded = self.encode(example)
             if isinstance(encoded, Fault):
                 chunk.faults.append(encoded)
                 continue
+            if aligned:
+                links = link(
+                    example, {one.side: one.variants for one in encoded}, self._reading(example)
+                )
+                if isinstance(links, Fault):
+                    chunk.faults.append(links)
+                    continue
+                chunk.links.append(links)
             for one in encoded:
                 sides[one.side].append(one)
             chunk.places.append(example.place.encode())
@@ -166,10 +177,11 @@ def encode(path: Path, corpus: CorpusBlueprint, base: Path, encoding: Encoding) 
     """
     skipped = Skipped()
     chunks = _chunks(corpus.read(base, skipped))
-    alone = map(encoding.chunk, islice(chunks, ALONE))
+    work = partial(encoding.chunk, aligned=corpus.aligned)
+    alone = map(work, islice(chunks, ALONE))
     with ExitStack() as files:
-        writer = _Writer(path, encoding, files, corpus.weighted)
-        for part in (alone, in_order(encoding.chunk, chunks, encoding.processes)):
+        writer = _Writer(path, encoding, files, corpus)
+        for part in (alone, in_order(work, chunks, encoding.processes)):
             for chunk in part:
                 for fault in chunk.faults:
                     corpus.refuse(fault, skipped)
@@ -200,7 +212,9 @@ def _chunks(examples: Iterator[Example]) -> Iterator[list[Example]]:
 class _Writer:
     """The files of a store while they grow."""
 
-    def __init__(self, path: Path, encoding: Encoding, files: ExitStack, weighted: bool) -> None:
+    def __init__(
+        self, path: Path, encoding: Encoding, files: ExitStack, corpus: CorpusBlueprint
+    ) -> None:
         self.encoding = encoding
         self.columns = {
             side: (
@@ -212,7 +226,8 @@ class _Writer:
         self.counts = dict.fromkeys(self.columns, Counts(0, 0, 0, 0))
         self.places = files.enter_context(RaggedWriter(path, "places", "u1"))
         self.first = files.enter_context((path / "first").open("wb"))
-        self.weights = files.enter_context((path / WEIGHTS).open("wb")) if weighted else None
+        self.weights = files.enter_context((path / WEIGHTS).open("wb")) if corpus.weighted else None
+        self.links = LinksWriter(path, files) if corpus.aligned else None
         self.examples = self.rows = 0
 
     def add(self, chunk: Chunk) -> None:
@@ -226,6 +241,8 @@ class _Writer:
         self.first.write(ends[:-1].tobytes())
         if self.weights:
             self.weights.write(struct.pack(f"<{len(chunk.weights)}d", *chunk.weights))
+        if self.links:
+            self.links.extend(chunk.links)
         self.examples += len(chunk.references)
         self.rows = int(ends[-1])
 

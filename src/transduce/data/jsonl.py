@@ -24,10 +24,16 @@ class JsonlBlueprint(CorpusBlueprint):
     """the key of the target, a text, or a list of texts: as many references of the source"""
     weight: str | None = None
     """the key of the weight, a number: what the loss of each example counts"""
+    alignment: str | None = None
+    """the key of the alignment, a text such as 0-0 2-1: places of words, source before target"""
 
     @property
     def weighted(self) -> bool:
         return self.weight is not None
+
+    @property
+    def aligned(self) -> bool:
+        return self.alignment is not None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -60,6 +66,9 @@ class JsonlBlueprint(CorpusBlueprint):
             Line(line.place, _text(source, self.source)),
             tuple(Line(line.place, _text(target, self.target)) for target in references),
             Line(line.place, json.dumps(_value(record, self.weight))) if self.weight else None,
+            Line(line.place, _text(_value(record, self.alignment), self.alignment))
+            if self.alignment
+            else None,
         )
 
 

@@ -62,6 +62,10 @@ class MixtureBlueprint(CorpusBlueprint):
         return any(corpus.weighted for corpus in self.of)
 
     @property
+    def aligned(self) -> bool:
+        return any(corpus.aligned for corpus in self.of)
+
+    @property
     def reserved(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(mark for corpus in self.of for mark in corpus.reserved))
 
@@ -181,7 +185,12 @@ class Mixed(Rows):
             # Where others have weights, a corpus without counts as it stands.
             each = [torch.ones(len(b)) if b.weights is None else b.weights for b in batches]
             weights = torch.cat(each)[back]
-        return Batch(sources, _together(targets, back), torch.from_numpy(rows), weights)
+        alignment = None
+        if any(batch.alignment is not None for batch in batches):
+            alignment = _together(
+                [batch.alignment or _unknown(len(batch)) for batch in batches], back
+            )
+        return Batch(sources, _together(targets, back), torch.from_numpy(rows), weights, alignment)
 
     def beyond(self, side: str, most: int) -> Fault | None:
         faults = (part.beyond(side, most) for part in self.parts)
@@ -211,6 +220,11 @@ def _sums(sizes: Iterator[int]) -> NDArray[np.int64]:
 
 def _of(picks: Picks | None, own: NDArray[np.bool_]) -> Picks | None:
     return None if picks is None else {name: picked[own] for name, picked in picks.items()}
+
+
+def _unknown(rows: int) -> Sequences:
+    """Return the alignments of a corpus without any."""
+    return Sequences(torch.zeros(rows, 0, 2, dtype=torch.long), torch.zeros(rows, dtype=torch.long))
 
 
 def _together(parts: Sequence[Sequences], order: Int[Tensor, "B"]) -> Sequences:

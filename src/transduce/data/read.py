@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from transduce.blueprint import Part
+from transduce.data.alignment import alignment_fault, parse
 from transduce.data.batch import Example
 from transduce.data.lines import ENDLESS, Fault, Line, Skipped, read_lines
 from transduce.problem import Problem, nearest
@@ -28,6 +29,7 @@ class Row(NamedTuple):
     source: Line
     references: tuple[Line, ...]
     weight: Line | None = None
+    alignment: Line | None = None
 
 
 class CorpusBlueprint(Part):
@@ -60,12 +62,19 @@ class CorpusBlueprint(Part):
         """Whether examples have weights."""
         return False
 
+    @property
+    def aligned(self) -> bool:
+        """Whether it is known which words of source and target belong together."""
+        return False
+
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if self.tag and not self.paired:
             raise ValueError("tag: there are no sources to put it before; leave it out")
         if self.group and self.weighted:
             raise ValueError("group: rows with weights of their own stay apart; leave one out")
+        if self.group and self.aligned:
+            raise ValueError("group: an alignment is of one target; leave one out")
         return self
 
     @property
@@ -101,9 +110,16 @@ class CorpusBlueprint(Part):
             references = tuple(line.text for line in row.references)
             source = f"{self.tag} {row.source.text}" if self.tag else row.source.text
             weight = float(row.weight.text) if row.weight else 1.0
-            yield Example({"source": source}, references, row.source.place, weight)
+            yield Example(
+                {"source": source}, references, row.source.place, weight, self._alignment(row)
+            )
         if empty:
             raise Problem("there is no example in it", str(base / self.files[0]))
+
+    def _alignment(self, row: Row) -> tuple[tuple[int, int], ...]:
+        pairs = parse(row.alignment.text) if row.alignment else ()
+        first = 1 if self.tag else 0  # a tag is a word before the others
+        return tuple((source + first, target) for source, target in pairs)
 
     def texts(self, base: Path, side: Literal["source", "target"]) -> Iterator[str]:
         """Yield the texts of a side that its vocabulary is learned from."""
@@ -136,7 +152,10 @@ class CorpusBlueprint(Part):
         if fault := _text_fault(row.source, "source", self.max_characters):
             return fault
         faults = (_text_fault(line, "target", self.max_characters) for line in row.references)
-        return next(filter(None, faults), None) or (row.weight and _weight_fault(row.weight))
+        fault = next(filter(None, faults), None) or (row.weight and _weight_fault(row.weight))
+        if fault or row.alignment is None:
+            return fault
+        return alignment_fault(row.alignment, row.source.text, [r.text for r in row.references])
 
 
 def _text_fault(line: Line, side: str, most: int) -> Fault | None:
@@ -190,15 +209,21 @@ class ParallelBlueprint(CorpusBlueprint):
     """the file of targets, or several files: as many references of each source"""
     weight: str | None = None
     """the file of weights, a number a line: what the loss of each example counts"""
+    alignment: str | None = None
+    """the file of alignments, such as 0-0 2-1 a line: places of words, source before target"""
 
     @property
     def weighted(self) -> bool:
         return self.weight is not None
 
     @property
+    def aligned(self) -> bool:
+        return self.alignment is not None
+
+    @property
     def files(self) -> tuple[str, ...]:
-        weights = (self.weight,) if self.weight else ()
-        return (self.source, *several(self.target), *weights)
+        more = filter(None, (self.weight, self.alignment))
+        return (self.source, *several(self.target), *more)
 
     def rows(self, base: Path) -> Iterator[Row]:
         paths = [base / name for name in self.files]
@@ -208,8 +233,9 @@ class ParallelBlueprint(CorpusBlueprint):
                 short, long = paths[lines.index(None)], found[0].place.rpartition(":")[0]
                 what = f"this line is missing, but {long} goes on; give every line its counterpart"
                 raise Problem(what, f"{short}:{number}")
+            alignment = found.pop() if self.aligned else None
             weight = found.pop() if self.weighted else None
-            yield Row(found[0], tuple(found[1:]), weight)
+            yield Row(found[0], tuple(found[1:]), weight, alignment)
 
 
 class Cells(NamedTuple):
@@ -232,10 +258,16 @@ class TableBlueprint(CorpusBlueprint):
     """the first row of each file holds names; that is so, too, if a column is given by name"""
     weight: Column | None = None
     """the column of weights: what the loss of each example counts"""
+    alignment: Column | None = None
+    """the column of alignments, such as 0-0 2-1: places of words, source before target"""
 
     @property
     def weighted(self) -> bool:
         return self.weight is not None
+
+    @property
+    def aligned(self) -> bool:
+        return self.alignment is not None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -251,8 +283,8 @@ class TableBlueprint(CorpusBlueprint):
 
     def _rows(self, table: Iterator[Cells | Fault]) -> Iterator[Row | Fault]:
         targets = self.target if isinstance(self.target, tuple) else (self.target,)
-        weight = () if self.weight is None else (self.weight,)
-        columns = (self.source, *targets, *weight)
+        more = [column for column in (self.weight, self.alignment) if column is not None]
+        columns = (self.source, *targets, *more)
         named = self.header or any(isinstance(column, str) for column in columns)
         first: Cells | None = None
         for row in table:
@@ -269,7 +301,9 @@ class TableBlueprint(CorpusBlueprint):
                 yield _wrong_width(row, first)
                 continue
             source, *others = (Line(row.place, row.texts[place]) for place in places)
-            yield Row(source, tuple(others[: len(targets)]), *others[len(targets) :])
+            alignment = others.pop() if self.aligned else None
+            weight = others.pop() if self.weighted else None
+            yield Row(source, tuple(others), weight, alignment)
 
 
 def _find(column: int | str, first: Cells) -> int:

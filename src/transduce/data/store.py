@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from transduce import folder
+from transduce.data.alignment import SOURCE, Alignments
 from transduce.data.batch import Batch, Example
 from transduce.data.digest import digest
 from transduce.data.encode import FACTS, TARGET, WEIGHTS, Encoding, Facts, LimitsBlueprint, encode
@@ -43,6 +44,7 @@ class Store(Rows):
     places: Ragged
     first: NDArray[np.int64] = field(repr=False)  # row of each example, then the number of rows
     weights: NDArray[np.float64] | None = field(default=None, repr=False)  # of the examples
+    alignments: Alignments | None = None
 
     def __len__(self) -> int:
         return self.facts.rows
@@ -96,7 +98,11 @@ class Store(Rows):
         }
         target = gathered.pop(TARGET)
         weights = None if self.weights is None else torch.from_numpy(self._weights(rows)).float()
-        return Batch(gathered, target, torch.from_numpy(rows), weights)
+        alignment = None
+        if self.alignments is not None:
+            places = (self._places(side, rows, picks) for side in (SOURCE, TARGET))
+            alignment = self.alignments.gather(rows, *places)
+        return Batch(gathered, target, torch.from_numpy(rows), weights, alignment)
 
     def _weights(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         assert self.weights is not None
@@ -187,7 +193,8 @@ def _open(path: Path, fingerprint: str) -> Store:
         texts[side] = Ragged.open(path, f"{side}.text", "u1", count)
         symbols[side] = Ragged.open(path, side, dtype, count * facts.variants[side])
     places = Ragged.open(path, "places", "u1", facts.examples)
-    return Store(fingerprint, facts, symbols, texts, places, first, weights)
+    alignments = Alignments.open(path, facts.rows, facts.variants)
+    return Store(fingerprint, facts, symbols, texts, places, first, weights, alignments)
 
 
 def _make(

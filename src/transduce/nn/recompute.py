@@ -7,15 +7,17 @@ memory for one more forward pass, and the same gradients bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from transduce.nn.dropout import draw_twice
+from transduce.nn.tap import Tap, watching
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,4 +39,23 @@ def recomputable(layer: Callable[P, R]) -> Callable[P, R]:
     """Return a layer that keeps nothing but what enters it where that is wanted."""
     if not _wanted.get() or not torch.is_grad_enabled():
         return layer
-    return partial(checkpoint, layer, use_reentrant=False, context_fn=draw_twice)
+    return partial(checkpoint, layer, use_reentrant=False, context_fn=partial(_twice, layer))
+
+
+def _twice(
+    layer: Callable[..., Any],
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return contexts for now and for again: the same is drawn, and the same taps are watched.
+
+    Who listened has left by then, and a kernel that hides a value is not the one that shows it.
+    """
+    now, draws = draw_twice()
+    parts = layer.modules() if isinstance(layer, nn.Module) else ()
+    taps = [part for part in parts if isinstance(part, Tap) and part.watched]
+    return now, _both(draws, watching(taps))
+
+
+@contextmanager
+def _both(one: AbstractContextManager[None], other: AbstractContextManager[None]) -> Iterator[None]:
+    with one, other:
+        yield

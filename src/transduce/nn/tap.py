@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, nn
 
@@ -47,3 +47,12 @@ def watch(model: nn.Module, shows: str) -> Iterator[dict[str, list[Tensor]]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def watching(taps: Sequence[Tap]) -> Iterator[None]:
+    """Let these taps be watched within the block, by nobody."""
+    with ExitStack() as hooks:
+        for tap in taps:
+            hooks.callback(tap.register_forward_hook(lambda *_: None).remove)
+        yield

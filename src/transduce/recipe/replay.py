@@ -176,7 +176,9 @@ def _packed(batches: Sequence[Batch]) -> dict[str, Tensor]:
         if batch.weights is not None:
             found[f"{number}.weights"] = batch.weights
         sides = {f"source.{name}": source for name, source in batch.sources.items()}
-        for name, side in (sides | ({"target": batch.target} if batch.target else {})).items():
+        sides |= {"target": batch.target} if batch.target else {}
+        sides |= {"alignment": batch.alignment} if batch.alignment else {}
+        for name, side in sides.items():
             found[f"{number}.{name}.data"] = side.data
             found[f"{number}.{name}.lengths"] = side.lengths
     return {name: tensor.contiguous() for name, tensor in found.items()}
@@ -194,9 +196,10 @@ def _unpacked(saved: Mapping[str, Tensor]) -> Iterator[Batch]:
             for name in names
             if name.endswith(".data")
         }
-        target = sides.pop("target", None)
+        target, alignment = sides.pop("target", None), sides.pop("alignment", None)
         sources = {name.removeprefix("source."): side for name, side in sides.items()}
-        yield Batch(sources, target, saved[f"{prefix}index"], saved.get(f"{prefix}weights"))
+        index, weights = saved[f"{prefix}index"], saved.get(f"{prefix}weights")
+        yield Batch(sources, target, index, weights, alignment)
         number += 1
 
 

@@ -18,6 +18,7 @@ from transduce.problem import Problem
 from transduce.text.normalise import NormaliserBlueprint
 from transduce.text.tokenise import SentencePieceBlueprint, Tokeniser, TokeniserBlueprint
 from transduce.text.vocabulary import BOS, BYTES, EOS, SPECIALS, UNK
+from transduce.text.words import behind
 
 T = TypeVar("T")
 
@@ -184,6 +185,18 @@ class TextCodec:
         return [
             piece if id < own else behind[id - own] for id, piece in zip(ids, known, strict=True)
         ]
+
+    def words(self, ids: Sequence[int]) -> list[int]:
+        """Return the number of the word of each symbol, from 1; 0 for one of white space alone.
+
+        Words are what white space separates in the text, and reserved symbols.
+        """
+        runs = groupby(self._ordered(list(ids)), self._is_reserved)
+        parts = ((reserved, self.pieces(list(run))) for reserved, run in runs)
+        cut = self.tokeniser.words
+        return self._ordered(
+            behind(range(1, len(part) + 1) if reserved else cut(part) for reserved, part in parts)
+        )
 
     def texts(self) -> list[str | bytes | None]:
         """Return what each symbol adds to a text; None for one that stands for no text."""

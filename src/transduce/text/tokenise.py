@@ -10,7 +10,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import ClassVar, Literal, Self
 
 import sentencepiece
@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from transduce.blueprint import Blueprint, Part
 from transduce.problem import Problem
 from transduce.text.vocabulary import BYTES, SPECIALS, Vocabulary
+from transduce.text.words import behind, spaced
 
 _VALUE = {piece: value for value, piece in enumerate(BYTES)}
 
@@ -64,6 +65,10 @@ class Tokeniser(ABC):
         repeated.
         """
         return [self.pieces(text)] * count
+
+    def words(self, pieces: Sequence[str]) -> list[int]:
+        """Return the number of the word of each piece, from 1; 0 for one of white space alone."""
+        return spaced(pieces)
 
     def texts(self) -> list[str | bytes | None]:
         """Return what each symbol adds to a text; None for one that stands for no text."""
@@ -128,6 +133,10 @@ class Words(Tokeniser):
 
     def text(self, pieces: Sequence[str]) -> str:
         return " ".join(read_spelling(pieces) if self.vocabulary.spells else pieces)
+
+    def words(self, pieces: Sequence[str]) -> list[int]:
+        runs = ((spelt, list(run)) for spelt, run in groupby(pieces, _VALUE.__contains__))
+        return behind(spaced(run) if spelt else range(1, len(run) + 1) for spelt, run in runs)
 
     def texts(self) -> list[str | bytes | None]:
         # A run of bytes is a word, and where it begins no single byte says.
@@ -199,6 +208,9 @@ class SentencePieces(Tokeniser):
 
     def text(self, pieces: Sequence[str]) -> str:
         return str(self._processor.DecodePieces(list(pieces)))
+
+    def words(self, pieces: Sequence[str]) -> list[int]:
+        return list(accumulate(int(piece.startswith("▁")) for piece in pieces))
 
     def _shown(self, piece: str) -> str:
         return piece.replace("▁", " ")

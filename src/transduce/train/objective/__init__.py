@@ -12,6 +12,7 @@ from transduce.train.objective.decay import (
     LinearDecay,
 )
 from transduce.train.objective.distillation import DistillationBlueprint
+from transduce.train.objective.guided_alignment import GuidedAlignmentBlueprint
 from transduce.train.objective.in_turn import InTurnBlueprint
 from transduce.train.objective.interface import (
     Learner,
@@ -34,6 +35,7 @@ __all__ = [
     "DecayBlueprint",
     "DistillationBlueprint",
     "ExponentialDecay",
+    "GuidedAlignmentBlueprint",
     "InTurnBlueprint",
     "InverseSigmoidDecay",
     "Learner",

@@ -74,6 +74,11 @@ class ObjectiveBlueprint(Part):
     """Slot for an objective."""
 
     @property
+    def aligns(self) -> bool:
+        """Whether it, or one within it, makes use of the alignments of examples."""
+        return any(one.aligns for _, one in self if isinstance(one, ObjectiveBlueprint))
+
+    @property
     def weighs(self) -> bool:
         """Whether it makes use of the weights of examples: as the objectives within it do."""
         within = [*self._within()]
