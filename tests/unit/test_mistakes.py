@@ -14,6 +14,7 @@ from made_up import FULL, SHORT, Experiment, mistake, mistakes
 
 import transduce.experiment
 from transduce.blueprint import Blueprint, dump, parse, schema
+from transduce.blueprint.shape import walk
 from transduce.problem import Problem
 
 MISTAKES = """
@@ -294,3 +295,10 @@ def test_whatever_is_done_to_a_file_it_is_read_or_answered() -> None:
             text = text[:start] + chance.choice(letters) + text[end:]
         with suppress(Problem):  # anything else, and the test fails
             parse(text, Experiment, "g2p.yaml")
+
+
+def test_parts_that_hold_one_another_are_walked_through_once() -> None:
+    """Objectives around objectives: every order of them would be millions of places."""
+    places = list(walk(transduce.experiment.Experiment))
+    assert len(places) < 20_000
+    assert any(path[:3] == ("train", "objective", "objective") for path, _ in places)

@@ -133,12 +133,22 @@ def blueprints(annotation: Any) -> Iterator[type[Blueprint]]:
 def walk(
     kind: type[Blueprint], path: Path = (), around: frozenset[type[Blueprint]] = frozenset()
 ) -> Iterator[tuple[Path, type[Blueprint]]]:
-    """Yield every blueprint that may stand somewhere in ``kind``, with the keys that lead to it."""
+    """Yield every blueprint that may stand somewhere in ``kind``, with the keys that lead to it.
+
+    Where a part holds parts of its own slot, those are yielded, and what they hold is not: any of
+    them may stand in any other, without end.
+    """
     yield path, kind
-    if kind not in around:  # a part may hold parts of its own slot
+    if (slot := _slot(kind)) not in around:
         for name, field in kind.model_fields.items():
             for inner in blueprints(field.annotation):
-                yield from walk(inner, (*path, name), around | {kind})
+                yield from walk(inner, (*path, name), around | {slot})
+
+
+def _slot(kind: type[Blueprint]) -> type[Blueprint]:
+    """Return the slot that a part is made for; of another blueprint, itself."""
+    slots = [base for base in kind.__mro__ if is_slot(base) and base is not Part]
+    return slots[-1] if slots else kind
 
 
 def annotation_at(kind: type[Blueprint], data: Any, path: Path) -> Any:
