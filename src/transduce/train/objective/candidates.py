@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from transduce.data.batch import Batch
-from transduce.evaluate import Metric
+from transduce.evaluate import BleuBlueprint, Metric, MetricBlueprint
 from transduce.models.interface import Memory
 from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.dropout import draw_twice
@@ -23,7 +24,7 @@ from transduce.search.interface import Batch as Asked
 from transduce.search.stepwise import answers
 from transduce.sequences import Sequences, positions
 from transduce.text.vocabulary import BOS, EOS
-from transduce.train.objective.interface import Moment, Task
+from transduce.train.objective.interface import Moment, Objective, ObjectiveBlueprint, Task
 from transduce.train.objective.passes import Pass, Table, evaluating, over_tables
 
 Answers = list[list[int]]  # to one source, each to its end if it has one
@@ -48,6 +49,31 @@ class Judge:
         better = self.metric.higher_is_better
         risks = iter([(100 - score if better else score) / 100 for score in scores])
         return [[next(risks) for _ in found] for found in candidates]
+
+
+class JudgingBlueprint(ObjectiveBlueprint):
+    """What objectives that judge whole answers have in common."""
+
+    metric: MetricBlueprint = BleuBlueprint()
+    """what says how good an answer is"""
+    weight: float = Field(1.0, gt=0)
+    """price of the expected risk"""
+    objective: ObjectiveBlueprint | None = None
+    """what is minimised besides; null for nothing"""
+
+    @property
+    def weighs(self) -> bool:
+        """It does, if what stands beside it does."""
+        return self.objective is None or self.objective.weighs
+
+    @property
+    def judges(self) -> bool:
+        """It does."""
+        return True
+
+    def beside(self, task: Task) -> Objective | None:
+        """Make what is minimised besides."""
+        return None if self.objective is None else self.objective.build(task)
 
 
 def found(search: StepwiseSearch, model: Seq2Seq, batch: Batch, task: Task) -> list[Answers]:

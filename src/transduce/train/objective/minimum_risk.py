@@ -8,10 +8,17 @@ import torch
 from pydantic import Field
 
 from transduce.data.batch import Batch
-from transduce.evaluate import BleuBlueprint, MetricBlueprint
 from transduce.models.seq2seq import Seq2Seq
-from transduce.train.objective.candidates import Judge, counts, found, sampled, score, truths
-from transduce.train.objective.interface import Loss, Moment, Objective, ObjectiveBlueprint, Task
+from transduce.train.objective.candidates import (
+    Judge,
+    JudgingBlueprint,
+    counts,
+    found,
+    sampled,
+    score,
+    truths,
+)
+from transduce.train.objective.interface import Loss, Moment, Objective, Task
 
 
 class MinimumRisk(NamedTuple):
@@ -49,36 +56,20 @@ class MinimumRisk(NamedTuple):
         return Loss(beside.total + risk, beside.nll)
 
 
-class MinimumRiskBlueprint(ObjectiveBlueprint):
+class MinimumRiskBlueprint(JudgingBlueprint):
     """Make likelier, among answers of the model's own, what a metric likes."""
 
     kind: Literal["minimum_risk"] = "minimum_risk"
-    metric: MetricBlueprint = BleuBlueprint()
-    """what says how good an answer is"""
     samples: int = Field(20, ge=1)
     """answers to draw for each source; the time of an update grows with them"""
     temperature: float = Field(1.0, gt=0)
     """below 1 likely tokens are drawn even more often, above 1 less"""
     sharpness: float = Field(0.005, gt=0)
     """how much likely candidates count for more than unlikely ones (alpha in the paper)"""
-    weight: float = Field(1.0, gt=0)
-    """price of the expected risk"""
-    objective: ObjectiveBlueprint | None = None
-    """what is minimised besides; null for nothing"""
-
-    @property
-    def weighs(self) -> bool:
-        """It does, if what stands beside it does."""
-        return self.objective is None or self.objective.weighs
-
-    @property
-    def judges(self) -> bool:
-        """It does."""
-        return True
 
     def build(self, task: Task) -> MinimumRisk:
         """Make it."""
-        inner = None if self.objective is None else self.objective.build(task)
+        inner = self.beside(task)
         judge = Judge(self.metric.build(), task)
         return MinimumRisk(
             inner, judge, self.samples, self.temperature, self.sharpness, self.weight

@@ -7,11 +7,18 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from transduce.data.batch import Batch
-from transduce.evaluate import BleuBlueprint, MetricBlueprint
 from transduce.models.seq2seq import Seq2Seq
 from transduce.search import Greedy
-from transduce.train.objective.candidates import Judge, counts, found, sampled, score, truths
-from transduce.train.objective.interface import Loss, Moment, Objective, ObjectiveBlueprint, Task
+from transduce.train.objective.candidates import (
+    Judge,
+    JudgingBlueprint,
+    counts,
+    found,
+    sampled,
+    score,
+    truths,
+)
+from transduce.train.objective.interface import Loss, Moment, Objective, Task
 
 
 class SelfCritical(NamedTuple):
@@ -46,30 +53,14 @@ class SelfCritical(NamedTuple):
         return Loss(beside.total + reinforced, beside.nll)
 
 
-class SelfCriticalBlueprint(ObjectiveBlueprint):
+class SelfCriticalBlueprint(JudgingBlueprint):
     """Make drawn answers likelier that are better than the one the model would give."""
 
     kind: Literal["self_critical"] = "self_critical"
-    metric: MetricBlueprint = BleuBlueprint()
-    """what says how good an answer is"""
     samples: int = Field(1, ge=1)
     """answers to draw for each source; the time of an update grows with them"""
-    weight: float = Field(1.0, gt=0)
-    """price of the expected risk"""
-    objective: ObjectiveBlueprint | None = None
-    """what is minimised besides; null for nothing"""
-
-    @property
-    def weighs(self) -> bool:
-        """It does, if what stands beside it does."""
-        return self.objective is None or self.objective.weighs
-
-    @property
-    def judges(self) -> bool:
-        """It does."""
-        return True
 
     def build(self, task: Task) -> SelfCritical:
         """Make it."""
-        inner = None if self.objective is None else self.objective.build(task)
+        inner = self.beside(task)
         return SelfCritical(inner, Judge(self.metric.build(), task), self.samples, self.weight)
