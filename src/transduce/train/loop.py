@@ -111,7 +111,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         seconds = time.perf_counter() - begun
         state.position = read[-1][0]
         state.step += 1
-        if state.average is not None:
+        if state.average is not None and fault is None:
             state.average.update(state.learner.model, state.step)
         state.tokens += 0 if fault else tokens
         state.seconds += seconds
