@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transduce.problem import Problem
 from transduce.text.normalise import NormaliserBlueprint
 
-FORMS: list[Literal["nfc", "nfkc", "none"]] = ["nfc", "nfkc", "none"]
+FORMS: list[Literal["nfc", "nfkc", "nfd", "none"]] = ["nfc", "nfkc", "nfd", "none"]
 ALL = [
     NormaliserBlueprint(unicode=unicode, lower=lower, whitespace=whitespace)
     for unicode, lower, whitespace in itertools.product(FORMS, [False, True], [False, True])
@@ -31,6 +31,7 @@ def test_the_default_composes_and_tidies_but_keeps_case() -> None:
 
 def test_each_setting_does_its_work() -> None:
     assert NormaliserBlueprint(unicode="nfkc")("ﬁ Ａ") == "fi A"
+    assert NormaliserBlueprint(unicode="nfd")("é 한") == "e\u0301 \u1112\u1161\u11ab"
     assert NormaliserBlueprint(unicode="none")("A\u0308") == "A\u0308"
     assert NormaliserBlueprint(lower=True)("ÄB") == "äb"
     assert NormaliserBlueprint(lower=True)("J\u030c") == "\u01f0"
