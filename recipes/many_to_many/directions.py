@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN|KEY=VALUE", help="runs, and changes")
     given = parser.parse_args()
     changes = [argument for argument in given.runs if "=" in argument]
-    signatures = {}
+    signatures: dict[str, None] = {}  # a set that keeps its order
     print("| run | direction | learned | verses | BLEU | chrF |")
     print("| --- | --- | --- | ---: | ---: | ---: |")
     for run in (Path(argument) for argument in given.runs if "=" not in argument):

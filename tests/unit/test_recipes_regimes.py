@@ -44,7 +44,7 @@ def commands(folder: str) -> list[list[str]]:
     page = (ROOT / "docs" / "training.md").read_text("utf-8")
     block = re.search(rf"\(`recipes/{folder}`\).*?```sh\n(.*?)```", page, re.DOTALL)
     assert block
-    return [shlex.split(line) for line in block[1].split("\n") if line]
+    return [shlex.split(line) for line in block[1].replace("\\\n", "").split("\n") if line]
 
 
 def run(command: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +116,10 @@ def test_few_pairs(
     assert head[:6] == ["run", "parameters", "updates", "minutes", "BLEU", "against scratch"]
     assert [row[0] for row in rows] == ["scratch", "finetune", "back_translation"]
     assert [bool(row[5]) for row in rows] == [False, True, True]
+    start = [*others[-1][:4], "TARGET/runs/scratch"]
+    for run_, why in (("reverse", "its test set .* not those of"), ("pretrain", "no test set")):
+        with pytest.raises(SystemExit, match=f"{run_}: .*{why}"):
+            run([*start, f"TARGET/runs/{run_}"], monkeypatch)
 
 
 def test_many_to_many(
@@ -123,11 +127,11 @@ def test_many_to_many(
 ) -> None:
     verse = "V.{0}\tAnd there were {0} lights.\t有{0}光。\tEta {0} argui.\tܢܘܗܪܐ {0}"
     for split, count in (("train", 30), ("dev", 3), ("test", 2)):
-        rows = [verse.format(place) for place in range(count)]
+        verses = [verse.format(place) for place in range(count)]
         names = "verse\teng\tzho\teus\tsyr"
         empty = ["V.x\tAnd.\t又。\t\tܘ"] * (split != "dev")
-        write(home / "FOLDER" / "bible_nt_multi" / f"{split}.tsv.gz", [names, *rows, *empty])
-        old = ["\t".join(row.split("\t")[:3]) for row in rows]
+        write(home / "FOLDER" / "bible_nt_multi" / f"{split}.tsv.gz", [names, *verses, *empty])
+        old = ["\t".join(row.split("\t")[:3]) for row in verses]
         write(home / "FOLDER" / "bible_en_zh" / f"{split}.tsv.gz", old * 2)
     for command in commands("many_to_many"):
         run(command, monkeypatch)
@@ -154,11 +158,6 @@ def test_teacher_and_student(
     assert head[-2:] == ["tokens per CPU-s", "ms a line alone"]
     assert [row[0] for row in rows] == ["multi30k", "plain", "student"]
     assert all(float(row[-1]) > 0 for row in rows)
-
-
-def test_a_table_is_of_one_test_set(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match="nothing: there is no such folder"):
-        run(["python", "recipes/table.py", "--data", ".", "nothing"], monkeypatch)
 
 
 def conditions(name: str, *keys: str) -> dict[str, Any]:
