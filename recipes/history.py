@@ -21,16 +21,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from plot import Line, plot
+from table import Finished, circumstances, markdown, read_run, within
 from transduce import quickstart
 from transduce.blueprint import read
 from transduce.data.batch import Example
 from transduce.data.lines import Skipped
 from transduce.evaluate import BleuBlueprint, evaluate
 from transduce.experiment import Experiment
-from transduce.folder import read_json, write_text
+from transduce.folder import write_text
 from transduce.problem import Problem
 from transduce.recipe import train
-from transduce.report import run as records
 from transduce.report.markup import score
 from transduce.train.progress import Show
 
@@ -62,10 +62,7 @@ class Result(NamedTuple):
     """What came out of a run."""
 
     recipe: Recipe
-    experiment: Experiment
-    facts: dict[str, Any]  # parameters, minutes
-    environment: dict[str, Any]
-    scores: dict[str, Any]  # of the test set, by metric
+    run: Finished
     by_length: list[float]  # BLEU of each group of sources
 
 
@@ -116,29 +113,18 @@ def groups(examples: Sequence[Example]) -> dict[str, list[int]]:
 
 def result(recipe: Recipe, run: Path, examples: Sequence[Example]) -> Result:
     """Read what came out of a finished run, and score the groups."""
-    report = records.read(run)
-    predictions = (run / "test.predictions.txt").read_bytes().decode().split("\n")
+    found = read_run(run)
     bleu = [BleuBlueprint().build()]
     by_length = [
         evaluate(
             bleu,
-            [predictions[place] for place in places],
+            [found.predictions[place] for place in places],
             [examples[place].references for place in places],
             bootstrap=0,
         )[0].value
         for places in groups(examples).values()
     ]
-    return Result(
-        recipe,
-        read(run / "experiment.yaml", Experiment),
-        {
-            "parameters": report.data["parameters"],
-            "minutes": report.steps[-1]["seconds"] / 60,
-        },
-        dict(report.environment),
-        read_json(run / "scores.json")["test"],
-        by_length,
-    )
+    return Result(recipe, found, by_length)
 
 
 def family(made: Experiment) -> int:
@@ -149,26 +135,20 @@ def family(made: Experiment) -> int:
     return int(decoder.connection.kind not in ("fixed", "initial"))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
-    """Return a Markdown table whose first columns hold words and the others numbers."""
-    rule = ["---"] * words + ["---:"] * (len(head) - words)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
-
-
 def text(name: str, results: Sequence[Result], examples: Sequence[Example]) -> str:
     """Return the tables of a data set, and what belongs to them."""
     rows = []
     for found in results:
-        bleu, chrf = found.scores["bleu"], found.scores["chrf"]
+        run = found.run
         rows.append(
             [
                 f"[{found.recipe.name}](../recipes/{name}/{found.recipe.name}.yaml)",
                 found.recipe.year,
                 found.recipe.brought,
-                f"{found.facts['parameters'] / 1e6:.2f} M",
-                f"{found.facts['minutes']:.1f}",
-                f"{score(bleu['value'])} [{score(bleu['low'])}, {score(bleu['high'])}]",
-                f"{score(chrf['value'])}",
+                f"{run.parameters / 1e6:.2f} M",
+                f"{run.minutes:.1f}",
+                within(run.scores["bleu"]),
+                score(run.scores["chrf"]["value"]),
             ]
         )
     head = ("recipe", "year", "what it brought", "parameters", "minutes", "BLEU", "chrF")
@@ -176,33 +156,24 @@ def text(name: str, results: Sequence[Result], examples: Sequence[Example]) -> s
     lengths = [[found.recipe.name, *map(score, found.by_length)] for found in results]
     return "\n\n".join(
         [
-            table(head, rows, words=3),
+            markdown(head, rows, words=3),
             conditions(results),
             "BLEU by the length of the source:",
-            table(["recipe", *sizes], lengths, words=1),
+            markdown(["recipe", *sizes], lengths, words=1),
         ]
     )
 
 
 def conditions(results: Sequence[Result]) -> str:
     """Return what the figures depend on besides the recipes."""
-    first = results[0]
-    setting, scores = first.experiment.train, first.scores
-    days = sorted({found.environment["started"][:10] for found in results})
-    machines = sorted(
-        f"{found.environment['cpu']}, {found.environment['threads']} thread, "
-        f"torch {found.environment['torch']}, {found.environment['precision']}"
-        for found in results
-    )
+    first = results[0].run
+    setting = first.experiment.train
     search: Any = first.experiment.search
     width = f" of width {search.width}" if search.kind == "beam" else ""
     return (
         f"{setting.max_steps:,} updates of {setting.batch.tokens:,} tokens each; {search.kind} "
-        f"search{width}; {scores['bleu']['segments']:,} test sources. Minutes are those of the "
-        f"updates, by the clock. {' to '.join(dict.fromkeys((days[0], days[-1])))}; "
-        f"{'; '.join(dict.fromkeys(machines))}. Signatures: `{scores['bleu']['signature']}` and "
-        f"`{scores['chrf']['signature']}`. The intervals are those of resampled test sets, not of "
-        "other seeds."
+        f"search{width}; {first.scores['bleu']['segments']:,} test sources. Minutes are those of "
+        f"the updates, by the clock. {circumstances([found.run for found in results])}"
     )
 
 
@@ -246,7 +217,7 @@ def options() -> argparse.Namespace:
 def publish(page: Path, name: str, results: Sequence[Result], examples: Sequence[Example]) -> None:
     """Write tables and picture."""
     picture = page.with_name(f"history-{name}.svg")
-    lines = [Line(r.recipe.name, family(r.experiment), r.by_length) for r in results]
+    lines = [Line(r.recipe.name, family(r.run.experiment), r.by_length) for r in results]
     title = f"BLEU on {name}: one vector dotted, recurrent attention dashed, others solid"
     write_text(picture, plot(title, "words of the source", list(groups(examples)), lines))
     shown = (
