@@ -74,8 +74,13 @@ class Group(ABC):
         """Yield the rows of each batch that this process learns from, where there are any."""
 
     @abstractmethod
-    def sum(self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss]) -> Loss:
-        """Make every gradient the sum of those of all processes; return the sum of all losses."""
+    def sum(
+        self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss], told: int = 0
+    ) -> tuple[Loss, list[int]]:
+        """Make every gradient the sum of those of all processes; return the sum of all losses.
+
+        With it comes what each process has ``told`` beside, a number below 2 ** 24.
+        """
 
     @abstractmethod
     def tell(self, value: float) -> float:
@@ -109,9 +114,11 @@ class Alone(Group):
         """Yield the batches."""
         yield from batches
 
-    def sum(self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss]) -> Loss:
+    def sum(
+        self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss], told: int = 0
+    ) -> tuple[Loss, list[int]]:
         """Return the sum of the losses."""
-        return Loss(*(torch.stack(values).sum() for values in zip(*losses, strict=True)))
+        return Loss(*(torch.stack(values).sum() for values in zip(*losses, strict=True))), [told]
 
     def tell(self, value: float) -> float:
         """Return ``value``."""
@@ -163,8 +170,10 @@ class Together(Group):
             if len(rows):
                 yield batch.take(rows)
 
-    def sum(self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss]) -> Loss:
-        """Add up gradients and losses in one message.
+    def sum(
+        self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss], told: int = 0
+    ) -> tuple[Loss, list[int]]:
+        """Add up gradients and losses in one message, in which each process has a place to tell.
 
         A parameter that no process has a gradient for is left without one, as in one process.
         """
@@ -174,15 +183,17 @@ class Together(Group):
         used = torch.tensor([float(p.grad is not None) for p in learned], device=device)
         zero = torch.zeros((), device=device)
         own = [torch.stack([zero, *values]).sum() for values in _columns(losses)]
-        message = torch.cat([*(g.flatten() for g in gradients), used, torch.stack(own)])
+        places = torch.zeros(self.size, device=device)
+        places[self.rank] = told
+        message = torch.cat([*(g.flatten() for g in gradients), used, torch.stack(own), places])
         with _talking():
             dist.all_reduce(message)
-        *summed, used, total = torch.split(
-            message, [*(p.numel() for p in learned), len(learned), 2]
+        *summed, used, total, places = torch.split(
+            message, [*(p.numel() for p in learned), len(learned), 2, self.size]
         )
         for parameter, gradient, known in zip(learned, summed, used.tolist(), strict=True):
             parameter.grad = gradient.view_as(parameter) if known else None
-        return Loss(*total.unbind())
+        return Loss(*total.unbind()), list(map(int, places.tolist()))
 
     def tell(self, value: float) -> float:
         """Return the first process's value; wait for it up to ``PATIENCE``."""
