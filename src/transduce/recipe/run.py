@@ -82,7 +82,8 @@ class Run:
         check_lengths(self.bundle.model.longest, prepared)
         model = self.bundle.model.to(place)
         self.transducer = Transducer(self.bundle, place)
-        learner = Learner(model, setting.objective.build(task(self.transducer, prepared.train)))
+        given = task(self.transducer, prepared.train, kept)
+        learner = Learner(model, setting.objective.build(given))
         self.state = TrainState(learner, setting.optimiser.build(model), Position(0, 0))
         if setting.moving_average is not None:
             self.state.average = MovingAverage(model, setting.moving_average)
