@@ -120,10 +120,11 @@ class PredictBlueprint(AskBlueprint):
     def accompanied(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
         """Return the model with the language model, and the small one, beside it."""
         if self.fusion is not None:
-            language = Transducer.load(self.fusion.run, parts=parts)
+            language = Transducer.load(self.fusion.run, parts=parts, precision=self.precision)
             model = model.with_language_model(language, self.fusion.weight)
         if self.drafter is not None:
-            model = model.with_draft_model(Transducer.load(self.drafter, parts=parts))
+            drafter = Transducer.load(self.drafter, parts=parts, precision=self.precision)
+            model = model.with_draft_model(drafter)
         return model
 
     def answers(
@@ -154,7 +155,7 @@ class PredictBlueprint(AskBlueprint):
         if best > count:
             name = "risk" if self.risk else "rerank"
             raise Problem(f"{best} answers are wanted of {count}; raise it", f"{name}.candidates")
-        chooser = choice.chooser(self.search) if choice else None
+        chooser = choice.chooser(self.search, self.precision) if choice else None
 
         def answer(
             lines: Iterable[str], own: Iterable[Own | None] | None = None
