@@ -76,11 +76,11 @@ class Run:
         setting = experiment.train
         place = group.place(device(setting.device))
         self.bundle = untrained(experiment, prepared)
-        kept = folder_ if group.first else None
-        for line in begin(self.bundle.model, prepared.codecs, experiment, kept):
+        model, kept = self.bundle.model, folder_ if group.first else None
+        for line in begin(model, prepared.codecs, experiment, folder_, group.first):
             show.say(line)
-        check_lengths(self.bundle.model.longest, prepared)
-        model = self.bundle.model.to(place)
+        check_lengths(model.longest, prepared)
+        model = model.to(place)
         self.transducer = Transducer(self.bundle, place)
         given = task(self.transducer, prepared.train, kept)
         learner = Learner(model, setting.objective.build(given))

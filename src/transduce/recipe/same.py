@@ -25,7 +25,7 @@ def same_schedule(before: Experiment, now: Experiment, run: Path) -> None:
         Problem: they would; a schedule that ends somewhere cannot be given another end behind it.
     """
     old, new = before.train.max_steps, now.train.max_steps
-    saved = _sound(run / "checkpoints") if old != new else None
+    saved = sound(run / "checkpoints") if old != new else None
     if saved is None:
         return
     step, scores = checkpoint.progress(saved)
@@ -39,7 +39,7 @@ def same_schedule(before: Experiment, now: Experiment, run: Path) -> None:
         )
 
 
-def _sound(root: Path) -> Path | None:
+def sound(root: Path) -> Path | None:
     """Return the newest checkpoint that is undamaged; touch none."""
     for path in reversed(checkpoint.every(root)):
         with suppress(Problem):
