@@ -96,7 +96,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         losses = gradient(state.learner, mine, tokens, state.step, plan, pool, fitting)
         parameters = list(state.learner.parameters())
         large = int(fitting.limit) if fitting.limit < limit else 0
-        (total, nll), too_large = group.sum(parameters, losses, large)
+        total, nll, too_large = group.sum(parameters, losses, large)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         fault = None
         if (norm + total).isfinite():  # both are, and a device is waited for once

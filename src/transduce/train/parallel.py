@@ -13,10 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
@@ -34,6 +35,14 @@ class Lost(Problem):
     """Another process is gone: nobody's mistake, training again goes on."""
 
     exit_code: ClassVar[int] = os.EX_TEMPFAIL
+
+
+class Sums(NamedTuple):
+    """What an update comes to in all processes together."""
+
+    total: Float[Tensor, ""]  # of the losses
+    nll: Float[Tensor, ""]
+    told: list[int]  # by each process beside
 
 
 class Group(ABC):
@@ -76,10 +85,10 @@ class Group(ABC):
     @abstractmethod
     def sum(
         self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss], told: int = 0
-    ) -> tuple[Loss, list[int]]:
-        """Make every gradient the sum of those of all processes; return the sum of all losses.
+    ) -> Sums:
+        """Make every gradient the sum of those of all processes; add up losses as well.
 
-        With it comes what each process has ``told`` beside, a number below 2 ** 24.
+        What this process has to tell beside is a number below 2 ** 24.
         """
 
     @abstractmethod
@@ -116,9 +125,10 @@ class Alone(Group):
 
     def sum(
         self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss], told: int = 0
-    ) -> tuple[Loss, list[int]]:
+    ) -> Sums:
         """Return the sum of the losses."""
-        return Loss(*(torch.stack(values).sum() for values in zip(*losses, strict=True))), [told]
+        total, nll = (torch.stack(values).sum() for values in zip(*losses, strict=True))
+        return Sums(total, nll, [told])
 
     def tell(self, value: float) -> float:
         """Return ``value``."""
@@ -172,7 +182,7 @@ class Together(Group):
 
     def sum(
         self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss], told: int = 0
-    ) -> tuple[Loss, list[int]]:
+    ) -> Sums:
         """Add up gradients and losses in one message, in which each process has a place to tell.
 
         A parameter that no process has a gradient for is left without one, as in one process.
@@ -193,7 +203,8 @@ class Together(Group):
         )
         for parameter, gradient, known in zip(learned, summed, used.tolist(), strict=True):
             parameter.grad = gradient.view_as(parameter) if known else None
-        return Loss(*total.unbind()), list(map(int, places.tolist()))
+        minimised, nll = total.unbind()
+        return Sums(minimised, nll, list(map(int, places.tolist())))
 
     def tell(self, value: float) -> float:
         """Return the first process's value; wait for it up to ``PATIENCE``."""
