@@ -24,8 +24,6 @@ from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
 from transduce.recipe import train
 from transduce.recipe.replay import Replay, replay
-from transduce.recipe.run import Run
-from transduce.recipe.validate import Validation
 from transduce.report.run import read as read_report
 from transduce.sequences import Sequences
 from transduce.train import checkpoint
@@ -184,30 +182,6 @@ def test_a_run_that_gave_up_goes_on_where_it_may_go_back_more_often(
         run(home, "run", *FLAT, "train.faults.returns=2")
     done = run(home, "run", *FLAT, "train.faults.returns=3", "train.faults.kept=0")
     assert journal(done, "return")[-1]["rate_factor"] == 0.125
-
-
-@pytest.mark.parametrize(("bad", "left"), [(17, "step 6"), (5, None)])
-def test_the_best_model_goes_back_too(
-    home: Path, monkeypatch: pytest.MonkeyPatch, bad: int, left: str | None
-) -> None:
-    """The validation among the faults is the best of all; what was best before it is not lost."""
-    quality, cards = {6: 0.5, 12: 0.4, 18: 0.6, 20: 0.1}, set[str | None]()
-    card = home / "run" / "model" / "README.md"
-
-    def measure(run: Run) -> Validation:
-        return Validation({"loss": 1.0}, quality[run.state.step], [])
-
-    def faulty(step: int, rate: float) -> bool:
-        if step == bad // 6 * 6 + 1 and rate == 0.005:
-            cards.add(re.findall(r"step \d+", card.read_text())[0] if card.exists() else None)
-        return bad <= step < bad + 3 and rate > 0.005
-
-    monkeypatch.setattr(Run, "measure", measure)
-    spoil(monkeypatch, faulty)
-    done = run(home, "run", *FLAT, "validation.keep=1")
-    assert cards == {left}
-    assert "step 18" in card.read_text()
-    assert len(journal(done, "return")) == 1
 
 
 def cramp(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
