@@ -87,6 +87,8 @@ class AdapterBlueprint(Blueprint):
     """divisor of log-probabilities that makes confidences of them"""
     longest: tuple[float, int]
     """the most target tokens where length says nothing"""
+    parts: Mapping[str, str] = Field({})
+    """files of parts that do not come with the package, the base's among them, and their SHA-256"""
 
 
 @dataclass(frozen=True)
@@ -157,13 +159,16 @@ class Bundle:
         _check_format(source / BLUEPRINT)
         blueprint = read(source / BLUEPRINT, BundleBlueprint)
         bundle = cls.make(blueprint, load_codecs(source, blueprint.joint))
-        if changed := set(bundle.blueprint.parts.values()) - set(blueprint.parts.values()):
-            found = [path for path, digest in bundle.blueprint.parts.items() if digest in changed]
-            warnings.warn(
-                f"{', '.join(found)}: not what it was when this model was trained", stacklevel=2
-            )
+        _warn_of_others(bundle.blueprint.parts, blueprint.parts)
         load_tensors(bundle.model, read_weights(source / WEIGHTS), source / WEIGHTS)
         return bundle
+
+
+def _warn_of_others(now: Mapping[str, str], recorded: Mapping[str, str]) -> None:
+    """Say which files of parts are not those that were recorded."""
+    if others := [path for path, digest in now.items() if digest not in recorded.values()]:
+        what = "not what it was when this model was trained"
+        warnings.warn(f"{', '.join(others)}: {what}", stacklevel=3)
 
 
 def _check_format(path: Path) -> None:
@@ -187,6 +192,7 @@ def _adapter(addendum: Addendum, blueprint: BundleBlueprint, target: Path) -> Ad
         constraints=blueprint.constraints,
         temperature=blueprint.temperature,
         longest=blueprint.longest,
+        parts=own.files(blueprint, addendum.adapt),
     )
 
 
@@ -208,6 +214,9 @@ def _adapted(blueprint: AdapterBlueprint, source: Path, base: Path | None) -> Bu
     found = Bundle.load(place)
     names = ("search", "length", "constraints", "temperature", "longest")
     facts = {name: getattr(blueprint, name) for name in names}
+    now = {**found.blueprint.parts, **own.files(blueprint)}
+    if blueprint.parts:  # earlier versions recorded none
+        _warn_of_others(now, blueprint.parts)
     blueprint.adapt.adapt(found.model)
     load_tensors(found.model, read_weights(source / WEIGHTS), source / WEIGHTS)
     settle(found.model)

@@ -96,6 +96,7 @@ def _together(document: _Waiting) -> Result:
 
 
 def _gaps(document: str, spans: list[Span]) -> list[str]:
-    """Return what stands before, between and behind the spans: white space."""
+    """Return the white space before, between and behind the spans, where else only tags stand."""
     edges = [Span(0, 0), *spans, Span(len(document), len(document))]
-    return [document[left.end : right.start] for left, right in pairwise(edges)]
+    gaps = (document[left.end : right.start] for left, right in pairwise(edges))
+    return ["".join(filter(str.isspace, gap)) for gap in gaps]

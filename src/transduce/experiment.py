@@ -295,6 +295,11 @@ class Experiment(Blueprint):
                 "validation.choose_by: a language model has no answers that metrics could score; "
                 "set it to loss"
             )
+        if any(one.begins for one in self.constraints):
+            raise ValueError(
+                "constraints: a language model goes on with the text itself, and its answers begin "
+                "with that; leave the prefix out"
+            )
         metrics = Experiment.model_fields["metrics"].default
         for key, unused in (
             ("metrics", self.metrics != metrics),

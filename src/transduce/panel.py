@@ -124,6 +124,12 @@ class Panel:
         if reverse and not self.reads:
             what = "it writes from right to left, and so goes on with no beginning; use score"
             raise Problem(what, "text.target.reverse")
+        if not self.reads and any(one.begins for one in constraints):
+            raise Problem(
+                "a language model goes on with the text itself, and its answers begin with that; "
+                "leave the prefix out, or write it into the text",
+                "constraints",
+            )
         if constraints:
             self._require_left_to_right("constraints")
 

@@ -26,7 +26,7 @@ from transduce.search.ensemble import Average
 from transduce.search.interface import SearchBlueprint
 from transduce.search.score import force
 from transduce.sequences import Sequences
-from transduce.text.sentences import Sentences, Span, SplitBlueprint
+from transduce.text.sentences import Sentences, Span, SplitBlueprint, on_one_line
 from transduce.text.vocabulary import BOS
 from transduce.train.memory import keep_freed_memory
 
@@ -231,7 +231,9 @@ class Transducer:
     def spans(self, text: str, split: SplitBlueprint) -> list[Span]:
         """Return the sentences of a text, cut where they are longer than the model can read.
 
-        Tags that the text begins with are read before each of them that has none of its own.
+        Tags that the text begins with are read before each of them that has none of its own. Tags
+        that stand alone are no sentence: they belong to the one before them on their line, or else
+        to the one behind them.
         """
         tags = self.source.opening(text)
 
@@ -241,8 +243,18 @@ class Transducer:
         def fits(sentence: str) -> bool:
             return self.panel.fits(missing(sentence) + sentence, split.longest)
 
-        found = split.spans(text, fits)
-        return [span._replace(tags=missing(span.read(text))) for span in found]
+        found, alone = list[Span](), ""
+        for span in split.spans(text, fits):
+            sentence = span.read(text)
+            own = self.source.opening(sentence)
+            if own.split() != sentence.split():
+                found.append(span._replace(tags=alone or missing(sentence)))
+                alone = ""
+            elif found and on_one_line(text[found[-1].end : span.start]):
+                found[-1] = found[-1]._replace(end=span.end)
+            else:
+                alone += own
+        return found
 
     def stream(
         self, text: str, search: SearchBlueprint | None = None

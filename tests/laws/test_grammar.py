@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections import deque
 from typing import Any
 
@@ -24,7 +25,7 @@ from transduce.search import (
     SearchBlueprint,
     answers,
 )
-from transduce.search.constrain import Constrained, Grammar, Matching, Texts, holds
+from transduce.search.constrain import Constrained, Grammar, Matching, Nfa, Texts, holds
 from transduce.search.constrain.context_free import Rules
 from transduce.search.stepwise import StepwiseSearch
 from transduce.sequences import Sequences
@@ -202,6 +203,27 @@ def test_whoever_writes_letters_finishes_within_the_limit(search: StepwiseSearch
         assert found.finished[:, 0].all() == (shortest < limit), (rules, limit)
         tight += limit - shortest in range(1, 5)
     assert tight > 5
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+@pytest.mark.parametrize("expression", ["(a|b)*a", r"a.{2,4}b", "[^b]+b", "(ab|bb){2,3}", r"\(+a?"])
+def test_whoever_matches_finishes_within_the_limit(search: StepwiseSearch, expression: str) -> None:
+    """If there is a match that short."""
+    nfa = Nfa(expression)
+    strings = ("".join(s) for size in range(6) for s in itertools.product(LETTERS, repeat=size))
+    shortest = len(next(string for string in strings if re.fullmatch(expression, string)))
+    assert nfa.left(nfa.first) == shortest
+    for limit in range(shortest + 1, 8):
+
+        def most(lengths: Tensor, limit: int = limit) -> Tensor:
+            return torch.full_like(lengths, limit)
+
+        read = sources(20, limit)
+        matching = Matching(nfa, Texts(TEXTS, spaced=False), CPU, most)
+        made = Constrained(Table(len(TEXTS), limit), matching)
+        prompt = torch.ones(20, 1, dtype=torch.long)
+        found = search(made, made.encode(read), prompt, most(read["source"].lengths))
+        assert found.finished[:, 0].all(), limit
 
 
 def reached(rules: Rules, size: int) -> bool:

@@ -15,7 +15,7 @@ from test_start import BASE, QUIET, TUNED
 
 from transduce import folder
 from transduce.adapt import AdaptBlueprint, BottleneckBlueprint, LoraBlueprint, StartBlueprint
-from transduce.blueprint import parse
+from transduce.blueprint import own, parse
 from transduce.bundle import Addendum, Bundle, fingerprint
 from transduce.experiment import Experiment
 from transduce.models.heads import LinearHead
@@ -70,6 +70,19 @@ def test_the_folder_holds_what_was_added_and_nothing_else(tmp_path: Path) -> Non
     written = folder.read_json(tmp_path / "adapter" / "adapter.json")
     assert written["base"] == "../base"
     assert "undamaged" in verify(tmp_path / "adapter") or "as they were" in verify(tmp_path)
+
+
+def test_it_remembers_the_files_of_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/mine/part.py": "a"}
+    monkeypatch.setattr(own, "files", lambda *_: dict(files))
+    made(tmp_path, "lora")
+    assert folder.read_json(tmp_path / "adapter" / "adapter.json")["parts"] == files
+    Bundle.load(tmp_path / "adapter")
+    base = tiny.bundle(tiny.MODELS["mixed"])
+    files["/mine/part.py"] = "b"
+    base.save(tmp_path / "base", tensors(base.model), "the base, with the parts as they are now")
+    with pytest.warns(UserWarning, match=r"^/mine/part.py: not what it was when this model was"):
+        Bundle.load(tmp_path / "adapter")
 
 
 def test_it_finds_its_base_where_both_have_moved_or_where_it_is_said_to_be(tmp_path: Path) -> None:

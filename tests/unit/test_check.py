@@ -202,3 +202,42 @@ def test_objectives_are_tried_as_they_are_first_and_last() -> None:
     with pytest.raises(Problem, match=r"train\.objective: r_drop compares two passes"):
         found(late, "model.encoder.dropout=0", "model.decoder.dropout=0")
     found("train.objective={kind: minimum_risk, metric: exact, samples: 3}")
+
+
+def test_objectives_are_tried_on_what_training_begins_with() -> None:
+    Path("train.tsv").write_text("ab\tBA\t0-0\nbc\tCBC\t\nabc\tCB\t\n", encoding="utf-8")
+    found("train.objective=guided_alignment", "data.train.alignment=3", "text.source.tokens=words")
+    with pytest.raises(Problem, match=r"there are 1 layers|attention to the source is in 1 layers"):
+        found(
+            "train.objective={kind: guided_alignment, layer: 2}",
+            "data.train.alignment=3",
+            "text.source.tokens=words",
+        )
+
+
+@pytest.mark.parametrize("inner", ["minimum_risk", "{kind: self_critical, metric: exact}"])
+@pytest.mark.parametrize(
+    ("outer", "said"),
+    [
+        ("kind: scheduled_sampling", "scheduled_sampling changes which tokens of the true targets"),
+        ("kind: token_dropout", "no true targets that could have holes; set target: 0"),
+        ("kind: token_dropout, source: 0", "no true targets that could have holes; set target: 0"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(outer: str, inner: str, said: str) -> None:
+    with pytest.raises(Problem, match=said) as caught:
+        found(f"train.objective={{{outer}, objective: {inner}}}")
+    assert str(caught.value).startswith("train.objective: ")
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        "{kind: token_dropout, target: 0, objective: {kind: minimum_risk, metric: exact}}",
+        "{kind: token_dropout, objective: {kind: self_critical, objective: cross_entropy}}",
+        "{kind: self_critical, metric: exact, objective: {kind: scheduled_sampling}}",
+        "{kind: scheduled_sampling, objective: {kind: in_turn, updates: 5, then: minimum_risk}}",
+    ],
+)
+def test_what_changes_something_is_not_refused(objective: str) -> None:
+    found(f"train.objective={objective}")

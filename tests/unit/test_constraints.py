@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from transduce.search.constrain import (
     RepetitionPenaltyBlueprint,
     RequiredBlueprint,
 )
+from transduce.search.length import Length
 from transduce.text.codec import CodecBlueprint, TextCodec
 from transduce.train.checkpoint import tensors
 from transduce.train.progress import Show
@@ -75,6 +77,19 @@ def test_answers_match(model: Transducer) -> None:
     assert {answer.text for answer in ask(model, MatchBlueprint(expression="(a|ab)(c|cd)?"))} <= {
         "a", "ab", "ac", "acd", "abc", "abcd",
     }  # fmt: skip
+
+
+def test_answers_match_within_the_limit_or_say_so(model: Transducer) -> None:
+    limited = copy(model)
+    limited.length = Length(most=8)
+    for answer in ask(limited, MatchBlueprint(expression="(a|b)*cab")):
+        assert answer.finished
+        assert re.fullmatch("(a|b)*cab", answer.text)
+    assert not any(answer.finished for answer in ask(limited, MatchBlueprint(expression="a{9}b*")))
+    with pytest.raises(
+        Problem, match=r"^constraints: each text that 'a\+ж' matches has characters"
+    ):
+        ask(model, MatchBlueprint(expression="a+ж"))
 
 
 KINDS = [

@@ -103,12 +103,17 @@ def test_what_is_too_long_for_a_draft_model_is_cut() -> None:
     assert [one.source for one in pieces] == ["dab cab", "ab bcd."]
 
 
-def test_the_tag_of_a_document_is_read_before_each_sentence() -> None:
+def tagged() -> Transducer:
+    """Return a model that knows tags."""
     text = TextBlueprint.model_validate({"source": {"tokens": "characters"}})
     codecs = learn_codecs(text, tiny.SOURCES, tiny.TARGETS, ["<2de>", "<2fr>"])
     facts = {"model": LIMITED, "search": "greedy", "longest": (1.0, 3)}
     made = Bundle.make(BundleBlueprint.model_validate(facts), codecs)
-    model = Transducer(made, torch.device("cpu"))
+    return Transducer(made, torch.device("cpu"))
+
+
+def test_the_tag_of_a_document_is_read_before_each_sentence() -> None:
+    model = tagged()
     asked = "<2de> Abc. Dab cab!\n<2fr> Bcd."
     found = model.document(asked)
     wanted = ["<2de> Abc.", "<2de> Dab", "<2de> cab!", "<2fr> Bcd."]
@@ -118,6 +123,27 @@ def test_the_tag_of_a_document_is_read_before_each_sentence() -> None:
     shown = unfold(asked, spans, partial(model.stream, search=Greedy()))
     assert "".join(shown) == found.text
     assert [one.source for one in model.document("Abc. Bcd.").sentences] == ["Abc.", "Bcd."]
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted", "written"),
+    [
+        ("<2de>\nAb. Bc!\nCd.", ["<2de> Ab.", "<2de> Bc!", "<2de> Cd."], "\n{} {}\n{}"),
+        ("Ab.\n<2de>\nBc! Cd.", ["Ab.", "<2de> Bc!", "Cd."], "{}\n\n{} {}"),
+        ("<2de>\n<2fr> Ab. Bc!", ["<2de> <2fr> Ab.", "<2de> <2fr> Bc!"], "\n{} {}"),
+        ("Ab. <2de>\nBc!", ["Ab. <2de>", "Bc!"], "{}\n{}"),
+        ("Ab.\n <2de> ", ["Ab."], "{}\n  "),
+        ("<2de>", [], ""),
+    ],
+)
+def test_a_tag_alone_is_no_sentence(asked: str, wanted: list[str], written: str) -> None:
+    model = tagged()
+    found = model.document(asked)
+    assert [one.source for one in found.sentences] == wanted
+    answers = (model(one).text for one in wanted)
+    assert found.text == written.format(*answers)
+    shown = unfold(asked, model.spans(asked, Sentences()), partial(model.stream, search=Greedy()))
+    assert "".join(shown) == found.text
 
 
 def test_lines_are_documents_where_it_is_asked(run: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from transduce.search.constrain.expression import Nfa
 from transduce.search.constrain.letters import EVERY, named, others, overlaps
+from transduce.search.constrain.spelling import Spelling
 
 ALPHABET = "ab1 é"
 STRINGS = ["".join(s) for size in range(5) for s in itertools.product(ALPHABET, repeat=size)]
@@ -92,3 +93,16 @@ def test_classes_are_those_of_python() -> None:
 def test_what_is_no_expression_is_said(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Nfa(text)
+
+
+def test_what_cannot_be_written_leads_nowhere() -> None:
+    able = Spelling(lambda letters: not overlaps(letters, ord("x"), ord("x")))
+    nfa = Nfa("a(bx|c)|ax?", able)
+    assert nfa.left(nfa.first) == 1
+    assert not nfa.read(nfa.read(nfa.first, "a"), "b")
+    assert nfa.read(nfa.read(nfa.first, "a"), "c")
+    assert not Nfa("ax", able).first
+    apart = Spelling(alone=lambda letters: not overlaps(letters, ord("x"), ord("x")))
+    longer = Nfa("x|abc", apart)
+    assert longer.left(longer.first) == 3
+    assert longer.left(longer.read(longer.first, "x")) == 0

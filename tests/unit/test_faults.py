@@ -204,7 +204,10 @@ def test_where_memory_runs_out_training_goes_on_in_parts(
     told = [record["positions"] for record in journal(done, "memory")]
     assert told == sorted(told, reverse=True)
     said = capsys.readouterr().err
-    assert f"step 1: memory ran out for a batch of {told[0]:.0f} positions; it was" in said
+    assert f"step 1: memory ran out for a batch of {told[0]} positions; it was" in said
+    assert f"Memory ran out {len(told)} times in process 1: such batches were" in " ".join(
+        read_report(done).notes
+    )
     monkeypatch.undo()
     monkeypatch.setenv("TRANSDUCE_CACHE", str(home / "cache"))
     whole = run(home, "whole", "train.max_steps=3")

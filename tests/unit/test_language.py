@@ -19,7 +19,7 @@ from transduce.recipe.check import check
 from transduce.recipe.score import score
 from transduce.recipe.use import evaluate, predict
 from transduce.search import Beam, Exact, Greedy, Sample
-from transduce.search.constrain import Own
+from transduce.search.constrain import Own, PrefixBlueprint
 from transduce.text.codec import TextBlueprint, learn_codecs
 from transduce.train.checkpoint import tensors
 from transduce.train.progress import Show
@@ -83,6 +83,7 @@ def test_a_language_model_is_trained_and_used_like_any_model(data: Path) -> None
         ("validation.search=beam", "validation.search: a language model is judged by its loss"),
         ("validation.examples=9", "validation.examples: a language model is judged by its loss"),
         ("train.batch.curriculum=length", "train.batch.curriculum: it goes by sources"),
+        ("constraints=[{kind: prefix, text: a}]", "constraints: a language model goes on with"),
         ("data.train.group=true", "there are no sources to group by"),
         ("text.of=other", "a vocabulary that is taken has its settings"),
     ],
@@ -191,6 +192,8 @@ def test_what_a_language_model_goes_on_with_is_the_text(tmp_path: Path) -> None:
     assert "b" in answer.text
     with pytest.raises(Problem, match=r"^own\.prefix: a language model goes on with the text"):
         language(["a"], own=[Own(prefix="ab")])
+    with pytest.raises(Problem, match=r"^constraints: a language model goes on with the text"):
+        language(["a"], constraints=[PrefixBlueprint(text="b")])
 
 
 def test_answers_stop_where_the_language_model_has_no_positions(tmp_path: Path) -> None:

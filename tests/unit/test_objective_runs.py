@@ -118,3 +118,21 @@ def test_a_run_teaches_another_of_the_same_symbols(data: Path) -> None:
         assert str(caught.value).startswith(str(teacher))
     with pytest.raises(Problem, match="no such folder"):
         test_run.run(data, "none", "train.objective={kind: distillation, teachers: [nowhere]}")
+
+
+def test_a_run_goes_on_with_no_other_teacher(data: Path) -> None:
+    teacher = test_run.run(data, "teacher", "train.max_steps=1")
+    inner = f"{{kind: distillation, teachers: [{teacher}]}}"
+    changes = (
+        "train.optimiser.schedule.kind=inverse_sqrt",
+        f"train.objective={{kind: in_turn, updates: 2, then: {inner}}}",
+    )
+    test_run.run(data, "student", *changes, "train.max_steps=2")
+    teacher.rename(data / "first")
+    test_run.run(data, "teacher", "train.max_steps=1", "seed=2")
+    with pytest.raises(Problem, match="not what it was when the run began") as caught:
+        test_run.run(data, "student", *changes, "train.max_steps=3")
+    assert str(caught.value).startswith(str(teacher))
+    teacher.rename(data / "second")
+    (data / "first").rename(teacher)
+    test_run.run(data, "student", *changes, "train.max_steps=3")

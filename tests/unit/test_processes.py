@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from together import Together, command, wait
 
 from transduce import folder
+from transduce.data.batch import Batch
+from transduce.models.seq2seq import Seq2Seq
+from transduce.train.objective import Learner, Loss, Moment
 from transduce.train.track import Journal
 
 SETTINGS = """
@@ -149,6 +153,41 @@ def test_all_leave_out_and_go_back_together_and_one_says_so(data: Path) -> None:
     assert training.said.count("then begin anew") == 1
     faults = [record["step"] for record in records(data / "run") if record["kind"] == "fault"]
     assert len(faults) == len(set(faults)) >= 3
+
+
+def cramped(data: Path) -> None:
+    """Train in a group of which the second process has no room for more than an example."""
+    from transduce.train import loop
+
+    plain = loop.gradient
+
+    def learn(learner: Learner, *rest: Any) -> list[Loss]:
+        objective = learner.objective
+
+        def within(model: Seq2Seq, batch: Batch, moment: Moment) -> Loss:
+            if len(batch) > 1 and os.environ["RANK"] == "1":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return objective(model, batch, moment)
+
+        learner.objective = within
+        losses = plain(learner, *rest)
+        learner.objective = objective
+        return losses
+
+    pytest.MonkeyPatch().setattr(loop, "gradient", learn)
+    command(data, ["train", "exp.yaml", "--run", "cramped", "train.max_steps=6"])
+
+
+def test_memory_that_runs_out_in_another_process_is_told_and_counted(data: Path) -> None:
+    training = Together(2, data / "log", cramped, data)
+    assert training.codes() == [0, 0], training.said
+    told = [record for record in records(data / "cramped") if record["kind"] == "memory"]
+    assert {record["process"] for record in told} == {2}
+    assert all(record["positions"] == int(record["positions"]) > 1 for record in told)
+    assert training.said.count("memory ran out in process 2 of 2 for a batch of") == len(told)
+    assert f"Memory ran out {len(told)} times in process 2" in (
+        data / "cramped" / "report.html"
+    ).read_text(encoding="utf-8")
 
 
 def test_a_mistake_is_told_once_by_the_first_for_whom_the_others_wait(data: Path) -> None:

@@ -12,7 +12,7 @@ from test_language import LANGUAGE, saved
 
 from transduce.bundle import Bundle, BundleBlueprint
 from transduce.problem import Problem
-from transduce.recipe.use import evaluate, predict, stream
+from transduce.recipe.use import asked, evaluate, predict, stream
 from transduce.rerank import Asked, Witness, rerank
 from transduce.result import Result
 from transduce.search import Beam, Greedy, Sample
@@ -113,6 +113,28 @@ def test_what_makes_no_sense_is_refused(runs: Path, change: str, what: str) -> N
     changes = changes.replace(" search=", "\nsearch=")
     with pytest.raises(Problem, match=what):
         list(predict(runs / "run", ["abc"], changes.split("\n"), best=3, show=SHOW))
+
+
+def test_all_models_that_have_a_say_compute_in_one_precision(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[str] = []
+
+    def note(_: object, precision: str = "fp32") -> None:
+        packed.append(precision)
+
+    for module in ("transducer", "recipe.use"):
+        monkeypatch.setattr(f"transduce.{module}.pack", note)
+    witnesses = {"second": "[{run: RUNS/second}]", "channel": "{run: RUNS/channel}"}
+    witnesses["language"] = "{run: RUNS/language}"
+    asks = ", ".join(f"{name}: {model}" for name, model in witnesses.items())
+    beside = ["drafter=RUNS/second", "fusion={run: RUNS/language}", f"rerank={{{asks}}}"]
+    changes = ["precision=bf16", "search=speculative", "ensemble.runs=[RUNS/second]", *beside]
+    changes = [change.replace("RUNS", str(runs)) for change in changes]
+    model, setting = asked(runs / "run", changes, ())
+    assert packed == ["fp32", "bf16", "bf16", "bf16", "bf16"]
+    setting.answering(model)
+    assert packed[5:] == ["bf16", "bf16", "bf16"]
 
 
 def test_samples_are_weighed_by_how_often_they_were_drawn(runs: Path) -> None:

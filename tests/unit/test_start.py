@@ -137,17 +137,6 @@ def test_thawing_goes_on_bit_for_bit_and_what_is_frozen_stays(data: Path) -> Non
         parse(BASE, Experiment, "t", slowly)
 
 
-def test_a_run_goes_on_with_no_other_base(data: Path) -> None:
-    tune(data, "tuned", "train.max_steps=6")
-    train(parse(BASE, Experiment, "t", ["seed=2"]), data, data / "other", QUIET)
-    (data / "base").rename(data / "old")
-    with pytest.raises(Problem, match="no such folder"):
-        tune(data, "tuned")
-    tune(data, "tuned", "start.run=old")  # moved, and the same
-    with pytest.raises(Problem, match="not the model that the run began from"):
-        tune(data, "tuned", "start.run=other")
-
-
 def test_symbols_that_are_new_are_added_behind_the_others(data: Path) -> None:
     tuned = Bundle.load(tune(data, "tuned", "start.vocabulary=extend") / "model")
     base = Bundle.load(data / "base" / "model")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import MODELS, bundle
@@ -73,15 +74,13 @@ def test_what_is_left_out_is_counted(
 ) -> None:
     (tmp_path / "mono").write_bytes(b"abc\n\nb\tc\n  \n\xff\nbcd\nabd\ncab\n")
 
-    def answers(
-        self: PredictBlueprint, model: Transducer, lines: list[str], best: int = 1, ahead: int = 9
-    ) -> Iterator[Result]:
+    def answers(lines: list[str], _: None) -> Iterator[Result]:
         found = {"abc": ("x\ty\nz", True), "bcd": ("", True), "abd": ("x", False)}
         for line in lines:
             text, finished = found.get(line, ("w", True))
             yield Result(line, text, 0.0, 0.0, finished, ())
 
-    monkeypatch.setattr(PredictBlueprint, "answers", answers)
+    monkeypatch.setattr(PredictBlueprint, "answering", lambda *_, **__: answers)
     out = tmp_path / "out.tsv"
     said = synthesise(request(home)._replace(text=tmp_path / "mono"), out, (), QUIET)
     assert table(out) == [["x y z", "abc"], ["w", "cab"]]
@@ -146,7 +145,7 @@ def test_what_cannot_go_on_is_refused(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(PredictBlueprint, "answers", fail)
+        broken.setattr(PredictBlueprint, "answering", lambda *_, **__: fail)
         with pytest.raises(KeyboardInterrupt):
             synthesise(request(home), out, (), QUIET)
     with pytest.raises(Problem, match="begun with another model, text, search, side or tag"):
@@ -198,6 +197,24 @@ def test_each_model_that_has_a_say_is_remembered(home: Path, tmp_path: Path) -> 
     assert identity() == alone
     for name, change in say.items():
         assert identity(change) != before[name]
+
+
+@pytest.mark.parametrize("split", [(), ("split=sentences",)])
+def test_models_that_choose_are_loaded_once(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: tuple[str, ...]
+) -> None:
+    loaded, load_one = list[str](), Transducer.load
+
+    def noting(folder: str, *rest: Any, **named: Any) -> Transducer:
+        loaded.append(str(folder))
+        return load_one(folder, *rest, **named)
+
+    monkeypatch.setattr(Transducer, "load", noting)
+    monkeypatch.setattr(module, "BLOCK", 16)
+    rerank = f"rerank={{candidates: 2, second: [{{run: {home / 'model'}}}]}}"
+    synthesise(request(home, "search.kind=beam", rerank, *split), tmp_path / "o.tsv", (), QUIET)
+    assert len(loaded) == 2
+    assert table(tmp_path / "o.tsv")
 
 
 def test_the_command(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

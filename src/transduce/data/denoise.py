@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from transduce.data.batch import Batch, Example
 from transduce.data.lines import Fault, Skipped, read_lines
 from transduce.data.noise import InfillBlueprint, NoiseBlueprint
-from transduce.data.read import CorpusBlueprint, Names, Row, several
+from transduce.data.read import FilesBlueprint, Row
 from transduce.data.rows import NOISE, Counts, Picks, Rows
 from transduce.data.shuffle import scramble, uniform
 from transduce.data.store import Store
@@ -24,12 +24,10 @@ from transduce.text.codec import TextCodec
 from transduce.text.vocabulary import BOS, EOS
 
 
-class DenoiseBlueprint(CorpusBlueprint):
+class DenoiseBlueprint(FilesBlueprint):
     """Text in one language, a line each, to be made whole again (self-supervision)."""
 
     kind: Literal["denoise"] = "denoise"
-    path: Names
-    """the file, or several files to be read one after the other"""
     noise: tuple[NoiseBlueprint, ...] = Field((InfillBlueprint(),), min_length=1)
     """what is done to a text, one after the other, anew in every epoch"""
 
@@ -57,10 +55,6 @@ class DenoiseBlueprint(CorpusBlueprint):
     def reserved(self) -> tuple[str, ...]:
         marks = [mark for noise in self.noise for mark in noise.marks]
         return tuple(dict.fromkeys([*super().reserved, *marks]))
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return several(self.path)
 
     def encoded(self) -> dict[str, Any]:
         return {key: value for key, value in super().encoded().items() if key != "noise"}

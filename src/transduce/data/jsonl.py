@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transduce.data.lines import Fault, Line, read_lines
-from transduce.data.read import CorpusBlueprint, Names, Row, several
+from transduce.data.read import FilesBlueprint, Row
 from transduce.problem import nearest
 
 
-class JsonlBlueprint(CorpusBlueprint):
+class JsonlBlueprint(FilesBlueprint):
     """A JSON object a line."""
 
     kind: Literal["jsonl"] = "jsonl"
-    path: Names
-    """the file, or several files to be read one after the other"""
     source: str = "source"
     """the key of the source, a text"""
     target: str = "target"
@@ -34,10 +32,6 @@ class JsonlBlueprint(CorpusBlueprint):
     @property
     def aligned(self) -> bool:
         return self.alignment is not None
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return several(self.path)
 
     def rows(self, base: Path) -> Iterator[Row | Fault]:
         for name in self.files:

@@ -9,27 +9,21 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from transduce.data.lines import Fault, Line, read_lines
-from transduce.data.read import CorpusBlueprint, Names, Row, several
+from transduce.data.read import FilesBlueprint, Row
 
 
-class MonolingualBlueprint(CorpusBlueprint):
+class MonolingualBlueprint(FilesBlueprint):
     """Text that has no source, an example a line; for language models."""
 
     paired: ClassVar[bool] = False
 
     kind: Literal["monolingual"] = "monolingual"
-    path: Names
-    """the file, or several files to be read one after the other"""
 
     @model_validator(mode="after")
     def _has_no_source_to_group_by(self) -> MonolingualBlueprint:
         if self.group:
             raise ValueError("group: there are no sources to group by; leave it out")
         return self
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return several(self.path)
 
     def rows(self, base: Path) -> Iterator[Row | Fault]:
         for name in self.files:

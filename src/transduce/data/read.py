@@ -238,6 +238,17 @@ class ParallelBlueprint(CorpusBlueprint):
             yield Row(found[0], tuple(found[1:]), weight, alignment)
 
 
+class FilesBlueprint(CorpusBlueprint):
+    """A corpus that is one file, or several of the same kind."""
+
+    path: Names
+    """the file, or several files to be read one after the other"""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return several(self.path)
+
+
 class Cells(NamedTuple):
     """A row of a table."""
 
@@ -245,11 +256,9 @@ class Cells(NamedTuple):
     texts: list[str]
 
 
-class TableBlueprint(CorpusBlueprint):
+class TableBlueprint(FilesBlueprint):
     """A table: an example a row."""
 
-    path: Names
-    """the file, or several files to be read one after the other"""
     source: Column = 1
     """the column of sources, by number from 1 or by its name in the first row"""
     target: Columns = 2
@@ -268,10 +277,6 @@ class TableBlueprint(CorpusBlueprint):
     @property
     def aligned(self) -> bool:
         return self.alignment is not None
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return several(self.path)
 
     @abstractmethod
     def cells(self, path: Path) -> Iterator[Cells | Fault]:

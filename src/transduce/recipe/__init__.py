@@ -32,7 +32,7 @@ def train(experiment: Experiment, base: Path, folder: Path, show: Show) -> int:
     Raises:
         Problem: something in the experiment, the data or the folder has to be put right.
     """
-    experiment = resolve(experiment, base)
+    experiment = resolve(experiment, base, folder)
     with writable(folder), joined(device(experiment.train.device)) as group:
         if not group.first:
             show = Show(quiet=True)

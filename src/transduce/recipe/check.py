@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from transduce.data.batch import Example
 from transduce.data.lines import Skipped
+from transduce.data.stream import batches
 from transduce.evaluate import evaluate
 from transduce.experiment import Experiment
 from transduce.recipe.fit import check_lengths
@@ -23,7 +23,7 @@ from transduce.train.track import tensorboard
 from transduce.transducer import Transducer
 
 SCORED = 100  # dev examples that the metrics are tried on
-TRIED = 8  # dev examples that the objective is tried on
+TRIED = 8  # examples of the first batch that the objective is tried on
 
 
 def check(experiment: Experiment, base: Path, show: Show) -> str:
@@ -67,12 +67,13 @@ def check(experiment: Experiment, base: Path, show: Show) -> str:
 
 @torch.no_grad()
 def _try(experiment: Experiment, prepared: Prepared, model: Transducer) -> None:
-    """Compute the first loss and the last, as objectives may ask for what a model does not have."""
-    store = prepared.dev_store
-    objective = experiment.train.objective.build(task(model, store))
-    learner = Learner(model.model, objective).train()
-    for step in (0, experiment.train.max_steps - 1):
-        learner(store.batch(np.arange(min(TRIED, len(store)))), Moment(step, experiment.seed))
+    """Compute the first loss and the last, as objectives may ask for what is not there."""
+    setting, store = experiment.train, prepared.train
+    learner = Learner(model.model, setting.objective.build(task(model, store))).train()
+    _, batch = next(batches(store, setting.batch, experiment.seed))
+    some = batch.take(torch.arange(len(batch))[:TRIED])
+    for step in (0, setting.max_steps - 1):
+        learner(some, Moment(step, experiment.seed))
 
 
 def _corpus(name: str, prepared: Prepared) -> str:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from transduce.bayes_risk import Weights, least_risk
 from transduce.blueprint import Blueprint
 from transduce.evaluate import ChrfBlueprint, MetricBlueprint
+from transduce.nn.packed import NumberType
 from transduce.problem import Problem
 from transduce.rerank import Asked, Witness, rerank
 from transduce.result import Result
 from transduce.search.interface import SearchBlueprint
 from transduce.transducer import Transducer
 
+Precision = NumberType | Literal["auto"]
 Chooser = Callable[[Sequence[Result]], Sequence[Result]]
 
 BLOCK = 64  # results that are looked at together
@@ -37,8 +39,11 @@ class ChoiceBlueprint(Blueprint):
     """answers of the search to choose from"""
 
     @abstractmethod
-    def chooser(self, search: SearchBlueprint) -> Chooser:
-        """Return what makes of each result of that search the best of it and its alternatives."""
+    def chooser(self, search: SearchBlueprint, precision: Precision = "fp32") -> Chooser:
+        """Return what makes of each result of that search the best of it and its alternatives.
+
+        Models that are asked compute in numbers of that ``precision``.
+        """
 
 
 class RiskBlueprint(ChoiceBlueprint):
@@ -50,7 +55,7 @@ class RiskBlueprint(ChoiceBlueprint):
     """how likely a candidate is to be right: posterior, as the model says; uniform, as often as
     drawn; null: uniform for samples, else posterior"""
 
-    def chooser(self, search: SearchBlueprint) -> Chooser:
+    def chooser(self, search: SearchBlueprint, precision: Precision = "fp32") -> Chooser:
         """Return what finds the candidates of least risk.
 
         Raises:
@@ -75,13 +80,13 @@ class WitnessBlueprint(Blueprint):
     weight: float = Field(1.0, gt=0)
     """of the mean log-probability of a symbol; that of the model itself has 1"""
 
-    def load(self, asked: Asked, where: str) -> Witness:
+    def load(self, asked: Asked, where: str, precision: Precision) -> Witness:
         """Load the model.
 
         Raises:
             Problem: there is none, or it is a language model and should not be, or is none.
         """
-        model = Transducer.load(self.run)
+        model = Transducer.load(self.run, precision=precision)
         if model.panel.reads != (asked != "text"):
             wanted = "a language model, which has no" if asked == "text" else "a model that has an"
             raise Problem(f"{self.run} does not suit; name {wanted} encoder", f"{where}.run")
@@ -110,11 +115,14 @@ class RerankBlueprint(ChoiceBlueprint):
         others = (self.channel, self.language)
         return (*self.second, *(model for model in others if model is not None))
 
-    def chooser(self, search: SearchBlueprint) -> Chooser:
+    def chooser(self, search: SearchBlueprint, precision: Precision = "fp32") -> Chooser:
         """Return what finds the candidates that all models together find best."""
-        witnesses = [model.load("answer", "rerank.second") for model in self.second]
-        if self.channel is not None:
-            witnesses.append(self.channel.load("source", "rerank.channel"))
-        if self.language is not None:
-            witnesses.append(self.language.load("text", "rerank.language"))
+        asked: list[tuple[WitnessBlueprint | None, Asked, str]] = [
+            *((model, "answer", "second") for model in self.second),
+            (self.channel, "source", "channel"),
+            (self.language, "text", "language"),
+        ]
+        witnesses = [
+            model.load(what, f"rerank.{name}", precision) for model, what, name in asked if model
+        ]
         return lambda results: rerank(results, witnesses)

@@ -68,8 +68,9 @@ def updates(run: Run) -> Iterator[Update]:
         stream = batches(run.prepared.train, setting.train.batch, setting.seed, position)
         with naming(run.prepared.train):
             for update in steps(run.state, stream, run.plan, run.group):
-                if update.too_large is not None:
-                    _tell_of_memory(run, update.too_large)
+                for process, size in enumerate(update.too_large, 1):
+                    if size:
+                        _tell_of_memory(run, process, size)
                 if update.fault:
                     _note(run, update.fault)
                 yield update
@@ -187,10 +188,12 @@ def where(store: Rows, batch: Batch) -> list[str]:
     return [store.place(int(row)) for row in batch.index]
 
 
-def _tell_of_memory(run: Run, size: float) -> None:
-    run.note({"kind": "memory", "step": run.state.step, "positions": size})
+def _tell_of_memory(run: Run, process: int, size: int) -> None:
+    step, many = run.state.step, run.group.size
+    run.note({"kind": "memory", "step": step, "process": process, "positions": size})
+    where = f" in process {process} of {many}" if many > 1 else ""
     run.show.say(
-        f"warning: step {run.state.step}: memory ran out for a batch of {size:,.0f} positions; it "
-        "was computed in parts, and so is any other of its size: nothing is left out; to spare "
-        "the attempt lower train.batch.tokens"
+        f"warning: step {step}: memory ran out{where} for a batch of {size:,} positions; it was "
+        "computed in parts, and so is any other of its size: nothing is left out; to spare the "
+        "attempt lower train.batch.tokens"
     )

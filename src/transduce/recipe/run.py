@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -43,20 +44,30 @@ from transduce.train.signals import Broken, Stop
 from transduce.train.track import Journal, Record, TensorBoard
 from transduce.transducer import Transducer
 
-CHECKPOINT = "the checkpoint"
+CHECKPOINT, MODEL = "the checkpoint", "the model folder"
 
 
 @dataclass
 class Best:
-    """The kept checkpoints, best first."""
+    """All validations, and which of their checkpoints are kept."""
 
-    kept: list[tuple[float, int]]
+    keep: int
+    found: list[tuple[float, int]] = field(default_factory=list)
 
-    def enter(self, quality: float, step: int, keep: int) -> bool:
+    @property
+    def kept(self) -> list[tuple[float, int]]:
+        """The checkpoints that are kept, best first."""
+        return self.until(math.inf)
+
+    def until(self, step: float) -> list[tuple[float, int]]:
+        """Return those that were kept after an update, best first."""
+        earlier = (pair for pair in self.found if pair[1] <= step)
+        return sorted(earlier, key=lambda pair: (-pair[0], pair[1]))[: self.keep]
+
+    def enter(self, quality: float, step: int) -> bool:
         """Enter a checkpoint; return whether it is the best so far."""
-        best = not self.kept or quality > self.kept[0][0]
-        self.kept = sorted([*self.kept, (quality, step)], key=lambda pair: (-pair[0], pair[1]))
-        del self.kept[keep:]
+        best = not self.found or quality > self.kept[0][0]
+        self.found.append((quality, step))
         return best
 
 
@@ -76,13 +87,14 @@ class Run:
         setting = experiment.train
         place = group.place(device(setting.device))
         self.bundle = untrained(experiment, prepared)
-        kept = folder_ if group.first else None
-        for line in begin(self.bundle.model, prepared.codecs, experiment, kept):
+        model, kept = self.bundle.model, folder_ if group.first else None
+        for line in begin(model, prepared.codecs, experiment, folder_, group.first):
             show.say(line)
-        check_lengths(self.bundle.model.longest, prepared)
-        model = self.bundle.model.to(place)
+        check_lengths(model.longest, prepared)
+        model = model.to(place)
         self.transducer = Transducer(self.bundle, place)
-        learner = Learner(model, setting.objective.build(task(self.transducer, prepared.train)))
+        given = task(self.transducer, prepared.train, kept)
+        learner = Learner(model, setting.objective.build(given))
         self.state = TrainState(learner, setting.optimiser.build(model), Position(0, 0))
         if setting.moving_average is not None:
             self.state.average = MovingAverage(model, setting.moving_average)
@@ -103,7 +115,7 @@ class Run:
             Journal(folder_ / "samples.jsonl"),
         )
         self.board: TensorBoard | None = None
-        self.best = Best([])
+        self.best = Best(experiment.validation.keep)
         self.writing = Writing(show)
 
     @property
@@ -121,7 +133,10 @@ class Run:
         return newest is not None
 
     def rewind(self) -> None:
-        """Forget what was written down after the update at which the run stands."""
+        """Forget what was written down after the update at which the run stands.
+
+        Where the best model so far is forgotten, the model folder holds the one before it.
+        """
         if not self.group.first:
             return
         for journal in (self.journal, self.samples):
@@ -129,10 +144,23 @@ class Run:
                 journal.rewind(self.state.step)
         if self.experiment.train.tensorboard:
             self.board = TensorBoard(self.folder / "tensorboard", self.state.step)
-        self.best = Best([])
+        before, self.best = self.best, Best(self.experiment.validation.keep)
         for record in self.journal.read():
             if record["kind"] == "validation":
-                self.best.enter(record["quality"], record["step"], self.experiment.validation.keep)
+                self.best.enter(record["quality"], record["step"])
+        if before.found and before.kept[0][1] > self.state.step:
+            with self.writing.trying(MODEL):
+                self._put_back_model()
+
+    def _put_back_model(self) -> None:
+        """Write the model folder of the best checkpoint that there is; remove it for none."""
+        for _, step in self.best.kept:
+            with suppress(Problem):  # it is damaged
+                weights = checkpoint.average([self.checkpoints / checkpoint.name(step)])
+                self.save_model(weights, [], f"step {step}")
+                return
+        if (self.folder / "model").exists():
+            checkpoint.remove(self.folder / "model")
 
     def _agree(self) -> Path | None:
         """Return the newest undamaged checkpoint; compute in the precision of the first process."""
@@ -267,7 +295,7 @@ class Run:
         self.state.validated = self.state.step
         if found is None:  # another process has it
             return
-        best = self.best.enter(found.quality, self.state.step, setting.keep)
+        best = self.best.enter(found.quality, self.state.step)
         record = {
             "kind": "validation",
             "step": self.state.step,
@@ -284,7 +312,7 @@ class Run:
                 self.samples.add(sample)
         self._save()
         if best:
-            with self.writing.trying("the model folder"):
+            with self.writing.trying(MODEL):
                 self.save_model(self.weights(), [], f"step {self.state.step}")
         self.show.validation(record, samples)
 
@@ -332,9 +360,11 @@ class Run:
             for journal in (self.journal, self.samples):
                 journal.force()  # what a checkpoint stands for is written down before it
             saved = checkpoint.save(self.checkpoints, self.state, self.group.size)
-            kept = {checkpoint.name(step) for _, step in self.best.kept} | {saved.name}
-            if good := last_good(self):
+            kept, best = {saved.name}, self.best.kept
+            if good := last_good(self):  # going back there, the best are those of that time
                 kept.add(good.name)
+                best += self.best.until(checkpoint.number(good))
+            kept |= {checkpoint.name(step) for _, step in best}
             for path in checkpoint.every(self.checkpoints)[:-2]:
                 if path.name not in kept:
                     checkpoint.remove(path)

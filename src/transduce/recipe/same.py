@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from transduce import folder
+from transduce.bundle import fingerprint, model_folder
 from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.train import checkpoint
 from transduce.train.precision import Precision, Setting, choose
+
+MODELS = "models.json"  # in a run folder: fingerprints of the models that its objective asks
 
 
 def same_schedule(before: Experiment, now: Experiment, run: Path) -> None:
@@ -21,7 +25,7 @@ def same_schedule(before: Experiment, now: Experiment, run: Path) -> None:
         Problem: they would; a schedule that ends somewhere cannot be given another end behind it.
     """
     old, new = before.train.max_steps, now.train.max_steps
-    saved = _sound(run / "checkpoints") if old != new else None
+    saved = sound(run / "checkpoints") if old != new else None
     if saved is None:
         return
     step, scores = checkpoint.progress(saved)
@@ -35,7 +39,7 @@ def same_schedule(before: Experiment, now: Experiment, run: Path) -> None:
         )
 
 
-def _sound(root: Path) -> Path | None:
+def sound(root: Path) -> Path | None:
     """Return the newest checkpoint that is undamaged; touch none."""
     for path in reversed(checkpoint.every(root)):
         with suppress(Problem):
@@ -72,3 +76,23 @@ def same_data(name: str, fingerprint: str, run: Path) -> None:
             "put the data back to go on",
             str(run),
         )
+
+
+def same_models(folders: Sequence[str], run: Path) -> None:
+    """Write down which models an objective asks, such as teachers; refuse others.
+
+    Raises:
+        Problem: there is none, or one is not what it was when the run began.
+    """
+    path = run / MODELS
+    before = folder.read_json(path) if path.exists() else {}
+    now = {name: fingerprint(model_folder(Path(name))) for name in folders}
+    for name, mark in now.items():
+        if before.get(name, mark) != mark:
+            raise Problem(
+                "this model, which the objective asks, is not what it was when the run began; put "
+                "it back to go on, or choose another folder for the run to begin anew",
+                name,
+            )
+    if not now.items() <= before.items():
+        folder.write_json(path, {**before, **now})

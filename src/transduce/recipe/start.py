@@ -12,19 +12,23 @@ from transduce import folder
 from transduce.adapt import AdaptBlueprint
 from transduce.adapt.start import Side, StartBlueprint, Taken, take
 from transduce.adapt.vocabulary import Rows, extend, rows
+from transduce.blueprint import Blueprint, read
 from transduce.bundle import ADAPTER, CARD, Addendum, Bundle, fingerprint, model_folder
 from transduce.experiment import Experiment
 from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.addition import learned
 from transduce.problem import Problem
+from transduce.recipe.same import sound
 from transduce.text.codec import TextBlueprint, TextCodec
 from transduce.train.checkpoint import tensors
 
 RECORD = "start.json"  # in the run folder: from what it began
 
 
-def resolve(experiment: Experiment, base: Path) -> Experiment:
+def resolve(experiment: Experiment, base: Path, run: Path | None = None) -> Experiment:
     """Return the experiment with the base's ``model`` and ``text`` where these are left out.
+
+    Where the base is gone, and the ``run`` goes on without it, they are those of the run.
 
     Raises:
         Problem: there is no such base, or what is written down does not go with it.
@@ -33,23 +37,41 @@ def resolve(experiment: Experiment, base: Path) -> Experiment:
     if start is None:
         return experiment
     place = (base / start.run).resolve()
+    experiment = _completed(experiment, {"start": start.model_copy(update={"run": str(place)})})
+    if run is not None and _goes_alone(experiment, run):
+        begun = read(run / "experiment.yaml", Experiment)
+        return _completed(experiment, {"model": begun.model, "text": begun.text})
     found = _load(place)
-    facts = {name: getattr(experiment, name) for name in Experiment.model_fields}
-    facts["start"] = start.model_copy(update={"run": str(place)})
-    if "model" not in experiment.model_fields_set:
-        facts["model"] = found.blueprint.model
-    if "text" not in experiment.model_fields_set:
-        facts["text"] = _text(found)
-    try:
-        whole = Experiment.model_validate(facts)
-    except ValidationError as error:
-        said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise Problem(said, f"start: {start.run}") from None
+    whole = _completed(experiment, {"model": found.blueprint.model, "text": _text(found)})
     if whole.adapt is not None:
         _same_model(whole, found, place)
     if start.vocabulary != "replace":
         _same_text(whole.text, found, _kept(whole, start))
     return whole
+
+
+def _completed(experiment: Experiment, known: Mapping[str, Blueprint]) -> Experiment:
+    """Return the experiment with what is known, but for a model or text that it has itself."""
+    given = experiment.model_fields_set - {"start"}
+    facts = {name: getattr(experiment, name) for name in experiment.model_fields_set}
+    facts |= {name: value for name, value in known.items() if name not in given}
+    try:
+        return Experiment.model_validate(facts)
+    except ValidationError as error:
+        said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        assert experiment.start is not None
+        raise Problem(said, f"start: {experiment.start.run}") from None
+
+
+def _goes_alone(experiment: Experiment, run: Path) -> bool:
+    """Whether a run needs its base no more, as its checkpoints hold all weights, and it is gone."""
+    if experiment.start is None or experiment.adapt is not None:
+        return False
+    try:
+        model_folder(Path(experiment.start.run))
+    except Problem:
+        return sound(run / "checkpoints") is not None
+    return False
 
 
 def _same_model(whole: Experiment, found: Bundle, place: Path) -> None:
@@ -125,11 +147,15 @@ def codecs(
 
 
 def begin(
-    model: Seq2Seq, own: Mapping[str, TextCodec], experiment: Experiment, run: Path | None
+    model: Seq2Seq,
+    own: Mapping[str, TextCodec],
+    experiment: Experiment,
+    run: Path | None,
+    remember: bool = True,
 ) -> list[str]:
     """Give a new model what it takes from its base; return what happened, for people.
 
-    A run folder remembers its base, and goes on with no other.
+    A run folder remembers its base, if it is to ``remember``, and goes on with no other.
 
     Raises:
         Problem: something does not fit, or the base is not what it was when the run began.
@@ -137,13 +163,15 @@ def begin(
     start = experiment.start
     if start is None:
         return []
+    if run is not None and _goes_alone(experiment, run):
+        return [f"its base, {start.run}, is gone: all weights are those of the checkpoint"]
     place, found = model_folder(Path(start.run)), _load(Path(start.run))
     origins: dict[Side, Rows] = {
         side: rows(own[side], found.codecs[side]) for side in ("source", "target")
     }
     taken = take(model, found.model, start, origins)
     adapted = _adapt(model, experiment.adapt)
-    if run is not None:
+    if run is not None and remember:
         _remember(run / RECORD, place, taken)
     said = [f"begins from {place}: {len(taken.taken)} parameters taken"]
     said += [f"new: {', '.join(taken.new)}"] if taken.new else []

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -152,10 +152,11 @@ def _go_on(
     lines = read_lines(request.text)
     for _ in islice(lines, done.lines):
         pass
-    said = time.monotonic()
+    said, answer = time.monotonic(), setting.answering(model, ahead=BLOCK)
     with (unfinished / ROWS).open("ab") as table:
         while block := list(islice(lines, BLOCK)):
-            for row in _rows(request, model, setting, block, done.left_out):
+            texts = _texts(model, setting, block, done.left_out)
+            for row in _rows(request, answer(texts, None), done.left_out):
                 table.write(row.encode())
                 done.rows += 1
             _force(table)
@@ -171,21 +172,22 @@ def _force(table: BinaryIO) -> None:
     os.fsync(table.fileno())
 
 
-def _rows(
-    request: Request,
-    model: Transducer,
-    setting: PredictBlueprint,
-    block: Sequence[Line],
-    left_out: Counter[str],
-) -> Iterator[str]:
-    """Yield the rows that a block of lines makes; count what makes none."""
+def _texts(
+    model: Transducer, setting: PredictBlueprint, block: Sequence[Line], left_out: Counter[str]
+) -> list[str]:
+    """Return the texts of a block of lines that can be asked about; count the others."""
     texts = []
     for line in block:
         if fault := _fault(line, model, cut=setting.split is not None):
             left_out[fault] += 1
         else:
             texts.append(line.text)
-    for result in setting.answers(model, texts, ahead=BLOCK):
+    return texts
+
+
+def _rows(request: Request, results: Iterable[Result], left_out: Counter[str]) -> Iterator[str]:
+    """Yield the rows that answers make; count those that make none."""
+    for result in results:
         answer = " ".join(result.text.replace("\t", " ").split("\n"))
         if fault := _failure(result):
             left_out[fault] += 1

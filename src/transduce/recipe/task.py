@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from transduce.bundle import Bundle, BundleBlueprint, require_same_target
 from transduce.data.batch import Example
@@ -12,6 +13,7 @@ from transduce.experiment import Experiment
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
 from transduce.recipe.prepare import Prepared
+from transduce.recipe.same import same_models
 from transduce.recipe.start import addendum
 from transduce.train.objective import Task
 from transduce.transducer import Transducer
@@ -30,13 +32,18 @@ def untrained(experiment: Experiment, prepared: Prepared) -> Bundle:
     return Bundle.make(blueprint, prepared.codecs, addendum(experiment))
 
 
-def task(student: Transducer, rows: Rows) -> Task:
-    """Return what an objective may ask about a model and the corpus that it learns from."""
+def task(student: Transducer, rows: Rows, run: Path | None = None) -> Task:
+    """Return what an objective may ask about a model and the corpus that it learns from.
+
+    A ``run`` folder remembers which other models it asks, and goes on with the same alone.
+    """
 
     def example(row: int) -> Example:
         return rows.example(rows.index(row))
 
     def others(folders: Sequence[str]) -> tuple[Seq2Seq, ...]:
+        if run is not None:
+            same_models(folders, run)
         return tuple(_other(student, folder) for folder in folders)
 
     panel = student.panel

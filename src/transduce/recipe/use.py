@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from transduce.train.progress import Show
 from transduce.transducer import Transducer
 
 BOOTSTRAP = 1000  # resamples behind a confidence interval
+Answering = Callable[..., Iterator[Result]]  # of lines, and what each has to obey besides
 PIECES = "come from pieces of sentences that were too long"
 
 
@@ -119,10 +120,11 @@ class PredictBlueprint(AskBlueprint):
     def accompanied(self, model: Transducer, parts: Sequence[Path]) -> Transducer:
         """Return the model with the language model, and the small one, beside it."""
         if self.fusion is not None:
-            language = Transducer.load(self.fusion.run, parts=parts)
+            language = Transducer.load(self.fusion.run, parts=parts, precision=self.precision)
             model = model.with_language_model(language, self.fusion.weight)
         if self.drafter is not None:
-            model = model.with_draft_model(Transducer.load(self.drafter, parts=parts))
+            drafter = Transducer.load(self.drafter, parts=parts, precision=self.precision)
+            model = model.with_draft_model(drafter)
         return model
 
     def answers(
@@ -137,34 +139,34 @@ class PredictBlueprint(AskBlueprint):
         own = None
         if self.own is not None:
             own = read_own(Path(self.own), model.panel.target(model.length))
-        if self.split is None:
-            yield from self._answers(model, lines, best, ahead, own)
-            return
-        if own is not None:
+        if own is not None and self.split is not None:
             what = "what each line has to obey is about whole lines; leave one of them out"
             raise Problem(what, "own, split")
-        if best > 1:
+        yield from self.answering(model, best, ahead)(lines, own)
+
+    def answering(self, model: Transducer, best: int = 1, ahead: int = 4096) -> Answering:
+        """Return what answers lines, having loaded the models that choose among answers."""
+        if self.split is not None and best > 1:
             raise Problem(
                 "a document has one answer, not several; ask for one, or leave split out", "split"
             )
-        cut = partial(model.spans, split=self.split)
-        yield from by_sentences(lines, cut, partial(self._answers, model, best=1, ahead=ahead))
-
-    def _answers(
-        self,
-        model: Transducer,
-        lines: Iterable[str],
-        best: int,
-        ahead: int,
-        own: Iterable[Own | None] | None = None,
-    ) -> Iterator[Result]:
         choice = self.risk or self.rerank
         count = choice.candidates if choice else best
         if best > count:
             name = "risk" if self.risk else "rerank"
             raise Problem(f"{best} answers are wanted of {count}; raise it", f"{name}.candidates")
-        found = model.predict(lines, self.search, own=own, alternatives=count - 1, ahead=ahead)
-        yield from by_block(found, choice.chooser(self.search), ahead) if choice else found
+        chooser = choice.chooser(self.search, self.precision) if choice else None
+
+        def answer(
+            lines: Iterable[str], own: Iterable[Own | None] | None = None
+        ) -> Iterator[Result]:
+            found = model.predict(lines, self.search, own=own, alternatives=count - 1, ahead=ahead)
+            return by_block(found, chooser, ahead) if chooser else found
+
+        if self.split is None:
+            return answer
+        cut = partial(model.spans, split=self.split)
+        return lambda lines, own: by_sentences(lines, cut, answer)
 
 
 class ShownBlueprint(PredictBlueprint):

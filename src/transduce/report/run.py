@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ def read(folder: Path) -> Run:
     reader = _Reader(folder)
     configuration = reader.text("experiment.yaml", "the configuration")
     records = reader.lines("train.jsonl", "the course of training")
-    reader.notes.extend(_left_out(records))
+    reader.notes.extend([*_left_out(records), *_cramped(records)])
     return Run(
         name=folder.resolve().name,
         configuration=configuration,
@@ -77,6 +78,15 @@ def _left_out(records: Sequence[Record]) -> Iterator[str]:
         were = "update was" if updates == 1 else "updates were"
         back = f", and the run went back {returns} times to go on at a lower rate" * (returns > 0)
         yield f"{updates:,} {were} left out: loss or gradient was not a number{back}."
+
+
+def _cramped(records: Sequence[Record]) -> Iterator[str]:
+    """Say how often memory ran out, and in which processes."""
+    cramped = [number(entry.get("process")) for entry in records if entry.get("kind") == "memory"]
+    if cramped:
+        counts = sorted(Counter(int(process or 1) for process in cramped).items())
+        where = ", ".join(f"{count:,} times in process {process}" for process, count in counts)
+        yield f"Memory ran out {where}: such batches were computed in parts, none was left out."
 
 
 def number(value: Any) -> float | None:

@@ -153,9 +153,14 @@ def between(gap: str, before: str, said: str) -> str:
     ``before`` is the sentence that ``gap`` stood behind, ``said`` its answer. Line breaks stay, and
     so do spaces, but for a change to or from a script that writes none between sentences.
     """
-    if _LINE.sub("", gap) or not said or _dense(before) == _dense(said):
+    if not on_one_line(gap) or not said or _dense(before) == _dense(said):
         return gap
     return "" if _dense(said) else " "
+
+
+def on_one_line(text: str) -> bool:
+    """Whether a text has no line break."""
+    return not _LINE.sub("", text)
 
 
 def _dense(text: str) -> bool:

@@ -69,7 +69,7 @@ class Update(NamedTuple):
     rate: float
     seconds: float
     fault: Fault | None = None  # why it changed nothing, if it did not
-    too_large: float | None = None  # positions of a batch for which memory ran out, if it did
+    too_large: Sequence[int] = ()  # positions for which memory ran out, by process; 0: it did not
 
 
 def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -> Iterator[Update]:
@@ -95,7 +95,8 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         mine = list(group.shares(batches))
         losses = gradient(state.learner, mine, tokens, state.step, plan, pool, fitting)
         parameters = list(state.learner.parameters())
-        total, nll = group.sum(parameters, losses)
+        large = int(fitting.limit) if fitting.limit < limit else 0
+        total, nll, too_large = group.sum(parameters, losses, large)
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         fault = None
         if (norm + total).isfinite():  # both are, and a device is waited for once
@@ -115,7 +116,6 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
             state.average.update(state.learner.model, state.step)
         state.tokens += 0 if fault else tokens
         state.seconds += seconds
-        too_large = fitting.limit if fitting.limit < limit else None
         yield Update(state.step, tokens, total, nll, norm, rate, seconds, fault, too_large)
 
 

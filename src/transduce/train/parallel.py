@@ -13,10 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
@@ -34,6 +35,14 @@ class Lost(Problem):
     """Another process is gone: nobody's mistake, training again goes on."""
 
     exit_code: ClassVar[int] = os.EX_TEMPFAIL
+
+
+class Sums(NamedTuple):
+    """What an update comes to in all processes together."""
+
+    total: Float[Tensor, ""]  # of the losses
+    nll: Float[Tensor, ""]
+    told: list[int]  # by each process beside
 
 
 class Group(ABC):
@@ -74,8 +83,13 @@ class Group(ABC):
         """Yield the rows of each batch that this process learns from, where there are any."""
 
     @abstractmethod
-    def sum(self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss]) -> Loss:
-        """Make every gradient the sum of those of all processes; return the sum of all losses."""
+    def sum(
+        self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss], told: int = 0
+    ) -> Sums:
+        """Make every gradient the sum of those of all processes; add up losses as well.
+
+        What this process has to tell beside is a number below 2 ** 24.
+        """
 
     @abstractmethod
     def tell(self, value: float) -> float:
@@ -109,9 +123,12 @@ class Alone(Group):
         """Yield the batches."""
         yield from batches
 
-    def sum(self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss]) -> Loss:
+    def sum(
+        self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss], told: int = 0
+    ) -> Sums:
         """Return the sum of the losses."""
-        return Loss(*(torch.stack(values).sum() for values in zip(*losses, strict=True)))
+        total, nll = (torch.stack(values).sum() for values in zip(*losses, strict=True))
+        return Sums(total, nll, [told])
 
     def tell(self, value: float) -> float:
         """Return ``value``."""
@@ -163,8 +180,10 @@ class Together(Group):
             if len(rows):
                 yield batch.take(rows)
 
-    def sum(self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss]) -> Loss:
-        """Add up gradients and losses in one message.
+    def sum(
+        self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss], told: int = 0
+    ) -> Sums:
+        """Add up gradients and losses in one message, in which each process has a place to tell.
 
         A parameter that no process has a gradient for is left without one, as in one process.
         """
@@ -174,15 +193,18 @@ class Together(Group):
         used = torch.tensor([float(p.grad is not None) for p in learned], device=device)
         zero = torch.zeros((), device=device)
         own = [torch.stack([zero, *values]).sum() for values in _columns(losses)]
-        message = torch.cat([*(g.flatten() for g in gradients), used, torch.stack(own)])
+        places = torch.zeros(self.size, device=device)
+        places[self.rank] = told
+        message = torch.cat([*(g.flatten() for g in gradients), used, torch.stack(own), places])
         with _talking():
             dist.all_reduce(message)
-        *summed, used, total = torch.split(
-            message, [*(p.numel() for p in learned), len(learned), 2]
+        *summed, used, total, places = torch.split(
+            message, [*(p.numel() for p in learned), len(learned), 2, self.size]
         )
         for parameter, gradient, known in zip(learned, summed, used.tolist(), strict=True):
             parameter.grad = gradient.view_as(parameter) if known else None
-        return Loss(*total.unbind())
+        minimised, nll = total.unbind()
+        return Sums(minimised, nll, list(map(int, places.tolist())))
 
     def tell(self, value: float) -> float:
         """Return the first process's value; wait for it up to ``PATIENCE``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -144,6 +144,8 @@ class Target(NamedTuple):
 
 class ConstraintBlueprint(Part):
     """Slot for a constraint."""
+
+    begins: ClassVar[bool] = False  # it says how outputs begin
 
     @abstractmethod
     def build(self, target: Target) -> Constraint[Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Final, NoReturn
 
 from transduce.search.constrain.letters import Letters, named, others, overlaps, union
+from transduce.search.constrain.spelling import ANYTHING, Able, Spelling
 
 MOST: Final = 1000  # times that a part may be repeated
 ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r"}
@@ -15,12 +17,19 @@ Piece = Callable[["Nfa", int], int]  # adds a part behind a state and returns th
 
 
 class Nfa:
-    """A non-deterministic automaton (Thompson 1968); state 0 is where it starts."""
+    """A non-deterministic automaton (Thompson 1968); state 0 is where it starts.
 
-    def __init__(self, expression: str) -> None:
+    ``able`` says which characters can be written. States from which those do not lead to the end
+    are left out, so that nothing is a dead end, and ways to the end are counted in characters that
+    stand alone.
+    """
+
+    def __init__(self, expression: str, able: Spelling = ANYTHING) -> None:
         self.steps: list[list[tuple[Letters, int]]] = []
         self.free: list[list[int]] = []
         self.end = _Reader(expression).read()(self, self.new())
+        self.dead = {n for n, way in enumerate(self._ways(able.possible)) if way == inf}
+        self.ways = self._ways(able.alone)
 
     @property
     def first(self) -> frozenset[int]:
@@ -41,7 +50,26 @@ class Nfa:
                 if state not in found:
                     found.add(state)
                     waiting.append(state)
-        return frozenset(found)
+        return frozenset(found - self.dead)
+
+    def _ways(self, able: Able) -> list[float]:
+        """Return how many characters lead from each state to the end, of sets that are able."""
+        before: list[list[tuple[int, int]]] = [[] for _ in self.steps]
+        for state, steps in enumerate(self.steps):
+            for to in self.free[state]:
+                before[to].append((state, 0))
+            for letters, to in steps:
+                if able(letters):
+                    before[to].append((state, 1))
+        ways, waiting = [inf] * len(before), deque([self.end])
+        ways[self.end] = 0
+        while waiting:  # the nearest first
+            to = waiting.popleft()
+            for state, size in before[to]:
+                if ways[to] + size < ways[state]:
+                    ways[state] = ways[to] + size
+                    (waiting.append if size else waiting.appendleft)(state)
+        return ways
 
     def read(self, states: frozenset[int], letter: str) -> frozenset[int]:
         """Return the states behind one character; none where it does not fit."""
@@ -59,8 +87,8 @@ class Nfa:
         return self.end in states
 
     def left(self, states: frozenset[int]) -> float:
-        """Say nothing of how far it is to a match."""
-        return inf
+        """Return how many single characters a match needs at least from here on."""
+        return min((self.ways[state] for state in states), default=inf)
 
 
 class _Reader:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationInfo, model_validator
 
 from transduce.problem import Problem
-from transduce.search.constrain.constraint import ConstraintBlueprint, Target, Texts
+from transduce.search.constrain.constraint import ConstraintBlueprint, Target
 from transduce.search.constrain.context_free import Grammar
 from transduce.search.constrain.ebnf import read_grammar
-from transduce.search.constrain.letters import EVERY, Letters, overlaps, union
 from transduce.search.constrain.match import Matching
+from transduce.search.constrain.spelling import ANYTHING, Spelling, spelling
 
 
 class GrammarBlueprint(ConstraintBlueprint):
@@ -63,18 +60,14 @@ class GrammarBlueprint(ConstraintBlueprint):
             raise ValueError(f"no text fulfils {self.start}: every way asks for a rule once more")
         return self
 
-    def grammar(
-        self,
-        possible: Callable[[Letters], bool] = bool,
-        alone: Callable[[Letters], bool] = bool,
-    ) -> Grammar:
-        """Return the grammar, of characters that are ``possible`` and some that stand ``alone``."""
-        return Grammar(*read_grammar(self.rules, self.start, "rules"), possible, alone)
+    def grammar(self, able: Spelling = ANYTHING) -> Grammar:
+        """Return the grammar, of characters that can be written."""
+        return Grammar(*read_grammar(self.rules, self.start, "rules"), *able)
 
     def build(self, target: Target) -> Matching[int]:
         """Make the constraint."""
         texts = target.texts()
-        grammar = self.grammar(_among(_spelt(texts)), _among(_single(texts)))
+        grammar = self.grammar(spelling(texts))
         if grammar.empty:
             raise Problem(
                 f"each sentence of the grammar (start: {self.start}) has characters that the model "
@@ -82,34 +75,3 @@ class GrammarBlueprint(ConstraintBlueprint):
                 "constraints",
             )
         return Matching(grammar, texts, target.device, target.limit)
-
-
-def _spelt(texts: Texts) -> Letters:
-    """Return the characters that are in the texts of any symbols; with bytes all can be spelt."""
-    if any(isinstance(text, bytes) for text in texts.of_symbols):
-        return EVERY
-    return _letters(_strings(texts))
-
-
-def _single(texts: Texts) -> Letters:
-    """Return the characters that are the whole text of a symbol."""
-    ascii = (x.decode() for x in texts.of_symbols if isinstance(x, bytes) and x.isascii())
-    return _letters(text for text in chain(_strings(texts), ascii) if len(text) == 1)
-
-
-def _strings(texts: Texts) -> Iterator[str]:
-    return (text for text in texts.of_symbols if isinstance(text, str))
-
-
-def _letters(texts: Iterable[str]) -> Letters:
-    return union((ord(letter), ord(letter)) for text in texts for letter in text)
-
-
-def _among(letters: Letters) -> Callable[[Letters], bool]:
-    """Return what says of a set whether any of it is among some characters."""
-
-    @cache
-    def among(one: Letters) -> bool:
-        return any(overlaps(one, *span) for span in letters)
-
-    return among

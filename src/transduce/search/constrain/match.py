@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import field_validator
 from torch import Tensor
 
+from transduce.problem import Problem
 from transduce.search.constrain.constraint import (
     EOS,
     Constraint,
@@ -24,6 +25,7 @@ from transduce.search.constrain.constraint import (
 from transduce.search.constrain.expression import Nfa
 from transduce.search.constrain.language import Language
 from transduce.search.constrain.required import Limit
+from transduce.search.constrain.spelling import spelling
 from transduce.sequences import Sequences
 
 P = TypeVar("P")
@@ -237,4 +239,12 @@ class MatchBlueprint(ConstraintBlueprint):
 
     def build(self, target: Target) -> Matching[frozenset[int]]:
         """Make the constraint."""
-        return Matching(Nfa(self.expression), target.texts(), target.device)
+        texts = target.texts()
+        expression = Nfa(self.expression, spelling(texts))
+        if not expression.first:
+            raise Problem(
+                f"each text that {self.expression!r} matches has characters that the model has no "
+                "symbol for, so it can never write one; spell it otherwise",
+                "constraints",
+            )
+        return Matching(expression, texts, target.device, target.limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -75,6 +75,8 @@ def opening(prefix: Sequence[int], device: torch.device) -> Automaton:
 
 class PrefixBlueprint(ConstraintBlueprint):
     """The output begins with this text, cut into symbols as a text of its own."""
+
+    begins: ClassVar[bool] = True
 
     kind: Literal["prefix"] = "prefix"
     text: str

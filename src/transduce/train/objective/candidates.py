@@ -71,6 +71,11 @@ class JudgingBlueprint(ObjectiveBlueprint):
         """It does."""
         return True
 
+    @property
+    def reads(self) -> bool:
+        """It reads answers; what stands beside it may read targets."""
+        return self.objective is not None and self.objective.reads
+
     def beside(self, task: Task) -> Objective | None:
         """Make what is minimised besides."""
         return None if self.objective is None else self.objective.build(task)

@@ -89,6 +89,12 @@ class ObjectiveBlueprint(Part):
         """Whether it judges whole answers by the references: as the objectives within it do."""
         return any(one.judges for one in self._within())
 
+    @property
+    def reads(self) -> bool:
+        """Whether it reads the true targets of a batch: as one of the objectives within it does."""
+        within = [*self._within()]
+        return not within or any(one.reads for one in within)
+
     def _within(self) -> Iterator[ObjectiveBlueprint]:
         return (value for _, value in self if isinstance(value, ObjectiveBlueprint))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from transduce.data.batch import Batch
 from transduce.models.seq2seq import Seq2Seq
+from transduce.problem import Problem
 from transduce.search.noise import draw
 from transduce.train.objective.cross_entropy import CrossEntropyBlueprint
 from transduce.train.objective.decay import DecayBlueprint, InverseSigmoidDecay
@@ -87,6 +88,17 @@ class ScheduledSamplingBlueprint(ObjectiveBlueprint):
     """passes to find out; n of them are exact for the first n tokens"""
 
     def build(self, task: Task) -> ScheduledSampling:
-        """Make it."""
+        """Make it.
+
+        Raises:
+            Problem: nothing within it reads a true target.
+        """
+        if not self.objective.reads:
+            raise Problem(
+                "scheduled_sampling changes which tokens of the true targets are read, and "
+                f"{self.objective.kind} alone reads answers of the model's own instead; take that "
+                "without it, or write it inside, as the objective beside",
+                "train.objective",
+            )
         inner = self.objective.build(task)
         return ScheduledSampling(inner, self.truth, self.choice, self.passes)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from transduce.data.batch import Batch
 from transduce.models.seq2seq import Seq2Seq
+from transduce.problem import Problem
 from transduce.text.vocabulary import EOS, UNK
 from transduce.train.objective.cross_entropy import CrossEntropyBlueprint
 from transduce.train.objective.embeddings import TARGET, reading_instead
@@ -58,5 +59,16 @@ class TokenDropoutBlueprint(ObjectiveBlueprint):
         return self
 
     def build(self, task: Task) -> TokenDropout:
-        """Make it."""
+        """Make it.
+
+        Raises:
+            Problem: targets are to have holes, and nothing within it reads a true target.
+        """
+        if self.target and not self.objective.reads:
+            raise Problem(
+                f"{self.objective.kind} alone reads answers of the model's own, and no true "
+                "targets that could have holes; set target: 0, or write token_dropout inside, as "
+                "the objective beside",
+                "train.objective",
+            )
         return TokenDropout(self.objective.build(task), self.source, self.target)
