@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readout
 from transduce.models.layers import LayersBlueprint
-from transduce.nn.cache import KV, CrossKV, FixedKV, GrowingKV, padding_bias
+from transduce.nn.cache import KV, CrossKV, FixedKV, GrowingKV, padding_bias, settled
 from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
 from transduce.nn.multihead import Block
@@ -96,7 +96,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         Raises:
             Problem: they are more than there are positions.
         """
-        caches = [cache.settle(state.length) for cache in state.past]
+        caches = settled(state.past, state.length)
         count, first = tokens.shape[1], caches[0]
         slots, length = first.slots(count), state.length + count
         self.positions.admit(slots, length)
