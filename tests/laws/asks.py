@@ -24,9 +24,9 @@ OPERATIONS: Final = {
 METHODS: Final = {"tolist", "numpy", "cpu", "__array__"}
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, count: Callable[[], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = count
 
     def __torch_dispatch__(
