@@ -178,3 +178,13 @@ def test_the_best_are_the_same_without_a_question() -> None:
 def test_only_a_device_that_works_ahead_is_left_alone() -> None:
     assert interval(torch.device("cpu")) == 1
     assert interval(torch.device("cuda")) == STEPS
+
+
+@pytest.mark.parametrize("search", [Greedy(), Beam(width=1), Sample()], ids=str)
+def test_a_stream_shows_each_token_at_once(search: StepwiseSearch) -> None:
+    given, scorer = task(1, 6, 30), Table(6)
+    asked = scorer, scorer.encode(given.sources), given.prompt, given.limit
+    wanted = list(search.unfold(*asked))
+    with asking_every(STEPS):
+        assert list(search.unfold(*asked)) == wanted
+    assert all(len(part) <= 1 for part in wanted)

@@ -182,6 +182,8 @@ class Work:
         self.shelf, self.step = _Shelf(search), 0
         self.slots: Slots | None = None
         self.seats: list[Seat] = []
+        self.taken = 0  # of the answers of those who have not left
+        self.last = 0  # the first step at which all of a batch are answered
 
     def admit(self, batch: Batch) -> None:
         """Read the prompts, in one row each: the other rows are not born yet."""
@@ -205,6 +207,7 @@ class Work:
         self.slots = fresh if self.slots is None else tree.join([self.slots, fresh])
         number, last = self.shelf.open(len(limit)), self.step + int(limit.max())
         self.seats += [Seat(number, place, last, True) for place in range(len(limit))]
+        self.last = min(seat.last for seat in self.seats)
 
     def weigh(self) -> Move:
         """Let the search choose the next token of every row."""
@@ -219,7 +222,7 @@ class Work:
     @property
     def due(self) -> bool:
         """Whether it is time to look."""
-        return self.step % self.every == 0 or any(seat.last <= self.step for seat in self.seats)
+        return self.step % self.every == 0 or self.last <= self.step
 
     def look(self, move: Move, most: float) -> Move:
         """Take new answers, and drop the rows of all that are answered if that is worth it.
@@ -234,19 +237,31 @@ class Work:
         going, sound = torch.stack([self.slots.going, self.slots.sound]).tolist()
         if not all(sound):
             raise no_numbers()
-        both = [*zip(self.seats, going, strict=True)]
-        answered = [row for row, (seat, on) in enumerate(both) if seat.working and not on]
-        if answered:
-            self.shelf.take(self.slots.notes, answered, self.seats)
-            self.seats = [seat._replace(working=seat.working and on) for seat, on in both]
-        left = [row for row, seat in enumerate(self.seats) if seat.working]
-        late = any(seat.last <= self.step for seat in self.seats)
-        if len(left) == len(self.seats) or (len(left) > most and not late):
+        if going.count(False) > self.taken:
+            self._take(going)
+        stay = len(going) - self.taken
+        if self.taken == 0 or (stay > most and self.last > self.step):
             return move
-        self.seats = [self.seats[row] for row in left]
+        return self._drop(move)
+
+    def _take(self, going: list[bool]) -> None:
+        """Lay new answers on the shelf."""
+        assert self.slots is not None
+        both = [*zip(self.seats, going, strict=True)]
+        rows = [row for row, (seat, on) in enumerate(both) if seat.working and not on]
+        self.shelf.take(self.slots.notes, rows, self.seats)
+        self.seats = [seat._replace(working=on) for seat, on in both]
+        self.taken = going.count(False)
+
+    def _drop(self, move: Move) -> Move:
+        """Let all go whose answers were taken."""
+        assert self.slots is not None
+        left = [row for row, seat in enumerate(self.seats) if seat.working]
+        self.seats, self.taken = [self.seats[row] for row in left], 0
         if not left:
             self.slots = None
             return move
+        self.last = min(seat.last for seat in self.seats)
         rows = torch.tensor(left, device=self.slots.going.device)
         state = tree.keep(self.slots.state, rows, self.search.rows)
         self.slots = Slots(state, *tree.keep(self.slots[1:], rows, 1))

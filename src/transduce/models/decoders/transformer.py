@@ -144,7 +144,7 @@ class DecoderLayer(nn.Module):
         blocks: Sequence[Block],
         source: CrossKV | None,
         padding: Float[Tensor, "B 1 1 S"],
-        only: Ragged | None,
+        only: Ragged | None = None,
     ) -> tuple[Float[Tensor, "N T D"], KV]:
         """Apply all of them to T more tokens."""
         seen, past = self.self_attention.extend(self.around_self.enter(x), past, length, blocks)
