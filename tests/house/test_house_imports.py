@@ -17,7 +17,7 @@ from house import ROOT, SOURCE, imported, modules
 # A unit may import itself and any unit of a lower floor; nothing else of ours.
 FLOORS: Final = (
     {"problem"},
-    {"tree", "sequences", "blueprint", "folder"},
+    {"tree", "sequences", "asking", "blueprint", "folder"},
     {"text", "signal", "nn", "search", "evaluate", "report"},
     {"data", "models", "testing", "result"},
     {"train", "adapt"},

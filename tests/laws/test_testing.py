@@ -14,6 +14,8 @@ from toys import Code, Recurrent, RecurrentState, Table, TableState, Vectors
 from transduce import testing
 from transduce.search import Beam, Draft, Greedy, Hypotheses, PowerNormalisation, Scorer
 from transduce.search.draft import Certain
+from transduce.search.paths import Paths
+from transduce.search.stepwise import Move
 from transduce.sequences import Sequences
 
 TOKENS = torch.tensor([[1, 4, 5, 3], [1, 3, 3, 4], [1, 5, 4, 3]])
@@ -205,6 +207,19 @@ def test_parts_that_do_not_make_the_answer_are_caught(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Greedy, "unfold", lambda self, *given: iter([[3], [9]]))
     with pytest.raises(AssertionError, match="unfold: "):
         testing.check_unfold(Greedy(), Table(7), SOURCES, PROMPT, LIMIT)
+
+
+def test_notes_that_change_where_nobody_looks_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    testing.check_asked_seldom(Greedy(), Table(7), SOURCES, PROMPT, LIMIT)
+    right = Greedy.weigh
+
+    def counts_on(self: Greedy, notes: Paths, values: Tensor, ids: Tensor) -> Move:
+        move = right(self, notes, values, ids)
+        return move._replace(notes=move.notes._replace(length=notes.length.add_(1)))
+
+    monkeypatch.setattr(Greedy, "weigh", counts_on)
+    with pytest.raises(AssertionError, match="asked seldom: "):
+        testing.check_asked_seldom(Greedy(), Table(7), SOURCES, PROMPT, LIMIT)
 
 
 def test_a_draft_that_is_believed_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

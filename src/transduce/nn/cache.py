@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from transduce.asking import due
 from transduce.sequences import positions
 from transduce.tree import Joins, PerSource
 
@@ -39,7 +40,8 @@ class GrowingKV(Joins):
 
     keys: Float[Tensor, "N H P d"]
     values: Float[Tensor, "N H P d"]
-    first: int = 0  # place of the first of them (in the longest row): older ones are forgotten
+    # place of the first of them (in the longest row): older ones are forgotten; -1: not yet known
+    first: int = 0
     ragged: bool = False  # whether any row has room in front
 
     def append(
@@ -54,7 +56,7 @@ class GrowingKV(Joins):
         return GrowingKV(keys, values, self.first, self.ragged)
 
     def join(self, others: Sequence[GrowingKV]) -> GrowingKV:
-        """Return the rows of all; it is to be settled before it is used."""
+        """Return the rows of all; it is to be ``settled`` before it is used."""
         parts = [self, *others]
         sizes = {(part.first, part.keys.shape[2]) for part in parts}
         longest = max(size for _, size in sizes)
@@ -65,15 +67,12 @@ class GrowingKV(Joins):
         return GrowingKV(
             stack([part.keys for part in parts]),
             stack([part.values for part in parts]),
-            self.first,
+            self.first if all(first == self.first for first, _ in sizes) else -1,
             len(sizes) > 1 or any(part.ragged for part in parts),
         )
 
-    def settle(self, length: Int[Tensor, "N"]) -> GrowingKV:
+    def settle(self, shortest: int, longest: int) -> GrowingKV:
         """Return the cache of rows that have read so many tokens, without room that none needs."""
-        if not self.ragged:
-            return self
-        shortest, longest = int(length.min()), int(length.max())
         kept = min(longest, self.keys.shape[2])
         keys, values = (x[:, :, x.shape[2] - kept :] for x in (self.keys, self.values))
         return GrowingKV(keys, values, longest - kept, shortest < longest)
@@ -92,7 +91,7 @@ class GrowingKV(Joins):
     def near(self, length: Int[Tensor, "N"], tokens: int) -> Int[Tensor, "_ P"]:
         """Return where all keys stand that the next tokens look at; room is before the first."""
         near = positions(self.slots(tokens), length.device)[:, self.first :]
-        return near - (length.max() - length)[:, None] if self.ragged else near
+        return near - (self.slots(0) - length)[:, None] if self.ragged else near
 
     def slots(self, tokens: int) -> int:
         """Return the number of places, from 0 on, that the next tokens make full."""
@@ -130,10 +129,6 @@ class FixedKV:
             self.values.scatter_(2, index, values.to(self.values.dtype)),
         )
 
-    def settle(self, _: Int[Tensor, "N"]) -> FixedKV:
-        """Return the cache as it is: rows of any length fit."""
-        return self
-
     def forget(self, _: int) -> FixedKV:
         """Return the cache as it is: its capacity bounds it already."""
         return self
@@ -160,6 +155,21 @@ class FixedKV:
 
 
 KV = GrowingKV | FixedKV
+
+
+def settled(caches: Sequence[KV], length: Int[Tensor, "N"]) -> list[KV]:
+    """Return the caches of all layers for rows that have read so many tokens.
+
+    Where it is not free to ask how many, room that none needs is found once in a few steps.
+    """
+    first = caches[0]
+    if isinstance(first, FixedKV) or not first.ragged:
+        return list(caches)
+    if first.first >= 0 and not due(length, first.slots(0)):
+        return list(caches)
+    shortest, longest = torch.stack(length.aminmax()).tolist()
+    growing = (cache for cache in caches if isinstance(cache, GrowingKV))
+    return [cache.settle(shortest, longest) for cache in growing]
 
 
 @dataclass(frozen=True)

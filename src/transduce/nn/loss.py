@@ -11,7 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-CHUNK = 512  # rows of logits alive at a time; larger falls out of the cache, smaller starves matmul
+# Rows of logits alive at a time: more fall out of a CPU's cache, fewer starve its products.
+CHUNK = 512
+# Elsewhere a product begins at a price: half a gigabyte of logits of 32,000 symbols.
+LARGE_CHUNK = 4096
 
 
 def linear_cross_entropy(
@@ -59,9 +62,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if wanted else None
         loss = features.new_zeros((), dtype=torch.float32)
         nll = features.new_zeros((), dtype=torch.float32)
-        for start in range(0, len(features), CHUNK):
-            chunk = features[start : start + CHUNK]
-            label = labels[start : start + CHUNK, None]
+        size = CHUNK if features.device.type == "cpu" else LARGE_CHUNK
+        for start in range(0, len(features), size):
+            chunk = features[start : start + size]
+            label = labels[start : start + size, None]
             logits = (chunk @ table.t()).float().add_(bias)
             best = logits.amax(1, keepdim=True)
             total, chosen = logits.sum(1, keepdim=True), logits.gather(1, label)
@@ -70,7 +74,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             log_norm = norm.log() + best
             nll += (log_norm - chosen).sum()
             missed = log_norm - (1 - smoothing) * chosen - smoothing / symbols * total
-            own = None if weights is None else weights[start : start + CHUNK, None]
+            own = None if weights is None else weights[start : start + size, None]
             loss += (missed if own is None else missed * own).sum()
             if d_features is not None and d_weight is not None and d_bias is not None:
                 delta = probabilities.div_(norm).sub_(smoothing / symbols)
@@ -79,7 +83,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     delta.mul_(own)
                 d_bias += delta.sum(0)
                 delta = delta.to(features.dtype)
-                d_features[start : start + CHUNK] = delta @ table
+                d_features[start : start + size] = delta @ table
                 _add_product(d_weight, delta.t(), chunk)
         ctx.save_for_backward(d_features, d_weight, d_bias)
         ctx.mark_non_differentiable(nll)

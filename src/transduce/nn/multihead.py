@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transduce.nn.cache import KV, CrossKV, own
 from transduce.nn.layers import projection
 from transduce.nn.positions import InHeads, Relation
+from transduce.nn.ragged import Ragged
 from transduce.nn.similarity import Similarity
 from transduce.nn.tap import Tap
 from transduce.sequences import positions
@@ -27,6 +28,9 @@ class Block:
     keys: slice | Int[Tensor, "S"]
     bias: Float[Tensor, "_ _ _ S"] | None
     remembered: int = 0  # so many first keys pass no gradient to the states that they are made of
+    # what the bias says and nothing more, for kernels that need no bias
+    ragged: Ragged | None = None  # it hides padding
+    causal: bool = False  # it hides later positions
 
     def pick(
         self, x: Float[Tensor, "N H P d"], still: Float[Tensor, "N H P d"]
@@ -38,9 +42,11 @@ class Block:
         return torch.cat([still[:, :, self.keys][:, :, :first], near[:, :, first:]], 2)
 
 
-def everything(bias: Float[Tensor, "_ _ _ S"] | None) -> list[Block]:
+def everything(
+    bias: Float[Tensor, "_ _ _ S"] | None, ragged: Ragged | None = None, causal: bool = False
+) -> list[Block]:
     """Let all positions look at all keys that ``bias`` does not hide."""
-    return [Block(slice(None), slice(None), bias)]
+    return [Block(slice(None), slice(None), bias, ragged=ragged, causal=causal)]
 
 
 def remembering(blocks: Sequence[Block]) -> bool:
@@ -56,7 +62,8 @@ class MultiHead(nn.Module):
 
     On a CPU it is plain matrix products: torch's fused kernel has a backward pass two to five
     times slower in bf16 at the lengths of sentences. Elsewhere the fused kernel runs, except when
-    somebody watches the weights or distances have vectors.
+    somebody watches the weights or distances have vectors; where it need not compute padding, it
+    does not.
     """
 
     shows = "attention"  # what its tap is called
@@ -86,12 +93,23 @@ class MultiHead(nn.Module):
         values: Float[Tensor, "B G S d"],
         bias: Float[Tensor, "_ _ _ S"] | None,
         relation: Relation | None = None,
+        ragged: Ragged | None = None,
+        causal: bool = False,
     ) -> Float[Tensor, "B T D"]:
-        """Attend and merge the heads."""
-        if query.is_cuda and relation is None and not self.weights.watched:
-            mask = None if bias is None else bias.to(query.dtype)
-            grouped = self.shared < self.width
-            mixed = F.scaled_dot_product_attention(query, keys, values, mask, enable_gqa=grouped)
+        """Attend and merge the heads; ``ragged`` or ``causal`` say the same as ``bias``."""
+        if fuses(query) and relation is None and not self.weights.watched:
+            if ragged is not None and ragged.fits(query, keys, values):
+                mixed = ragged.attend(query, keys, values)
+            else:
+                mask = None if bias is None or causal else bias.to(query.dtype)
+                mixed = F.scaled_dot_product_attention(
+                    query,
+                    keys,
+                    values,
+                    mask,
+                    is_causal=causal,
+                    enable_gqa=self.shared < self.width,
+                )
         else:
             query = query * query.shape[-1] ** -0.5
             scores = grouped_product(query, keys.transpose(2, 3))
@@ -105,6 +123,11 @@ class MultiHead(nn.Module):
                 mixed = relation.values(mixed, weights)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
+
+
+def fuses(x: Tensor) -> bool:
+    """Return whether torch's fused kernel is the faster one where ``x`` is."""
+    return x.is_cuda
 
 
 def grouped_product(
@@ -193,7 +216,8 @@ class SelfAttention(MultiHead):
             keys, values = map(block.pick, seen, still)
             if self.in_heads is not None:
                 relation = self.in_heads.relation(place[:, asked], near[:, block.keys])
-            found.append(self.attend(query[:, :, asked], keys, values, block.bias, relation))
+            given = query[:, :, asked], keys, values, block.bias, relation
+            found.append(self.attend(*given, block.ragged, block.causal))
         return found[0] if len(found) == 1 else torch.cat(found, 1)
 
 
@@ -224,8 +248,10 @@ class CrossAttention(MultiHead):
         x: Float[Tensor, "N T D"],
         source: CrossKV,
         bias: Float[Tensor, "B 1 1 S"],
+        ragged: Ragged | None = None,
     ) -> Float[Tensor, "N T D"]:
         """Let the N = B * K rows meet the B sources without copying these."""
         query = self.split(self.query(x).reshape(len(source.keys), -1, self.width))
         query = self.similarity.query(query)
-        return self.attend(query, source.keys, source.values, bias).reshape(x.shape)
+        found = self.attend(query, source.keys, source.values, bias, ragged=ragged)
+        return found.reshape(x.shape)

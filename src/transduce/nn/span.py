@@ -12,9 +12,10 @@ from pydantic import Field
 from torch import Tensor
 
 from transduce.blueprint import Part
-from transduce.nn.cache import KV, FixedKV, hide, padding_bias
+from transduce.nn.cache import KV, FixedKV, GrowingKV, hide, padding_bias
 from transduce.nn.multihead import Block, everything
 from transduce.nn.positions import Positions
+from transduce.nn.ragged import ragged
 from transduce.sequences import positions
 
 Place = TypeVar("Place", int, Tensor)
@@ -72,10 +73,10 @@ class FullSpan(PastSpan):
         self, mask: Bool[Tensor, "B S"], places: Positions, dtype: torch.dtype
     ) -> list[Block]:
         """Return one block."""
-        every = positions(mask.shape[1], mask.device)
-        bias = places.bias(padding_bias(mask, dtype), every, every)
-        assert bias is not None
-        return everything(bias)
+        every, hidden = positions(mask.shape[1], mask.device), padding_bias(mask, dtype)
+        bias = places.bias(hidden, every, every)
+        only = ragged(mask, of_queries=True) if bias is hidden else None
+        return everything(bias, ragged=only)
 
     def onwards(
         self,
@@ -87,9 +88,11 @@ class FullSpan(PastSpan):
     ) -> list[Block]:
         """Return one block."""
         hidden = past.causal(length, tokens, dtype)
-        return everything(
-            places.bias(hidden, past.place(length, tokens), past.near(length, tokens))
-        )
+        bias = places.bias(hidden, past.place(length, tokens), past.near(length, tokens))
+        # With nothing read before, what is hidden is what comes later.
+        first = isinstance(past, GrowingKV) and past.slots(0) == 0
+        causal = first and hidden is not None and bias is hidden
+        return everything(bias, causal=causal)
 
     def oldest(self, _: int) -> int:
         """Return the first place of all."""

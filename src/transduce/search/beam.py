@@ -18,7 +18,8 @@ from transduce.search.hypotheses import (
     Trace,
     read_back,
 )
-from transduce.search.stepwise import STEPS, Move, StepwiseSearch, with_room
+from transduce.search.notes import room_for, with_room
+from transduce.search.stepwise import Move, StepwiseSearch
 from transduce.search.top import rank
 from transduce.sequences import positions
 
@@ -99,7 +100,7 @@ class Beam(StepwiseSearch):
         live[:, 0] = 0.0
         best = torch.full((len(limit), self.n_best), -torch.inf, device=limit.device)
         zero = torch.zeros_like(limit)
-        shape = len(limit), STEPS, 2 * self.width
+        shape = len(limit), room_for(limit), 2 * self.width
         ids, log_probs = limit.new_zeros(shape), best.new_zeros(shape)
         trace = Trace(
             parents=ids,

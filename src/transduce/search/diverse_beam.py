@@ -12,8 +12,9 @@ from torch import Tensor
 
 from transduce.search.beam import Beam, BeamNotes
 from transduce.search.hypotheses import Hypotheses, LengthNormalisation, PowerNormalisation
+from transduce.search.notes import room_for, with_room
 from transduce.search.paths import Taken, best_first
-from transduce.search.stepwise import STEPS, Move, StepwiseSearch, with_room
+from transduce.search.stepwise import Move, StepwiseSearch
 from transduce.sequences import positions
 
 NOBODY = -1  # the token of a row in which there is no hypothesis
@@ -81,7 +82,7 @@ class DiverseBeam(StepwiseSearch):
         """Return empty notes of every group."""
         groups = tuple(self._beam.begin(limit, keys) for _ in range(self.groups))
         going = limit.new_ones(len(limit), self.groups).bool()
-        read = limit.new_zeros(len(limit), STEPS, self.rows)
+        read = limit.new_zeros(len(limit), room_for(limit), self.rows)
         return DiverseNotes(torch.zeros_like(limit), going, read, groups)
 
     def weigh(

@@ -17,7 +17,7 @@ from transduce import tree
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import SearchBlueprint, require_room
 from transduce.search.scorer import Scorer, quote
-from transduce.search.top import top
+from transduce.search.top import refuse_nan, top
 
 
 class Certain(NamedTuple):
@@ -107,6 +107,7 @@ class DraftedSearch(SearchBlueprint):
         self, draft: list[int], values: Float[Tensor, "T 1"], ids: Int[Tensor, "T 1"]
     ) -> tuple[Certain, bool]:
         """Return the draft as far as it is right with the token behind, and whether to go on."""
+        refuse_nan(values)
         found = Certain([], [])
         for place, (value, token) in enumerate(zip(values.tolist(), ids.tolist(), strict=True)):
             if value[0] == -torch.inf:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from transduce.asking import free
 from transduce.blueprint import Blueprint
 from transduce.search.interface import SearchBlueprint
 from transduce.search.scorer import Scorer, quote
@@ -126,7 +127,9 @@ class AtLeast:
         read = 1 + positions(tokens.shape[1], tokens.device)
         missing = state.missing[:, None] - read
         early = missing > 0
-        if early.any():  # the table is large, so it is copied only where it changes
+        if (
+            not free(early) or early.any()
+        ):  # the table is large, so it is copied only where it changes
             log_probs = log_probs.clone()
             log_probs[..., SearchBlueprint.eos].masked_fill_(early, -torch.inf)
         return log_probs, AtLeastState(inner, missing[:, -1])

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transduce.search.hypotheses import Hypotheses
-from transduce.search.stepwise import STEPS, with_room
+from transduce.search.notes import room_for, with_room
 from transduce.search.top import rank
 from transduce.sequences import positions
 
@@ -35,7 +35,7 @@ class Paths(NamedTuple):
 def empty(limit: Int[Tensor, "A"], rows: int) -> Paths:
     """Return rows before any token."""
     length = limit.new_zeros(len(limit), rows)
-    tokens = limit.new_zeros(len(limit), STEPS, rows)
+    tokens = limit.new_zeros(len(limit), room_for(limit), rows)
     taken = Taken(tokens, tokens.float())
     return Paths(torch.zeros_like(limit), limit, length, length == 0, length > 0, taken)
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from transduce.asking import free
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.noise import draw, uniform
 from transduce.search.paths import Paths, best_first, empty, longer
@@ -34,6 +35,7 @@ class Sample(StepwiseSearch):
     """
 
     distinct: ClassVar[bool] = False
+    stays: ClassVar[bool] = True
 
     kind: Literal["sample"] = "sample"
     samples: PositiveInt = 1
@@ -65,10 +67,12 @@ class Sample(StepwiseSearch):
         """Return the probabilities with which tokens are drawn."""
         # Where no token is possible any may be drawn: its log-probability says that it is not.
         best = log_probs.float().amax(-1, keepdim=True)
-        refuse_nan(best)
+        if free(best):
+            refuse_nan(best)
         found = (log_probs.float() - best).div_(self.temperature).flatten(0, -2)
-        if (dead := best.flatten() == -torch.inf).any():
-            found[dead] = 0.0
+        dead = best.flatten() == -torch.inf
+        if not free(best) or dead.any():
+            found.masked_fill_(dead[:, None], 0.0)
         for truncation in self.truncations:
             barred = ~truncation.keep(found.log_softmax(1))
             found = found.masked_fill(barred, -torch.inf)

@@ -9,22 +9,21 @@ for all searches.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Final, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from transduce import tree
+from transduce.asking import free, interval
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.interface import Batch, SearchBlueprint, require_room
+from transduce.search.notes import held
 from transduce.search.scorer import Scorer
-from transduce.search.top import top
+from transduce.search.top import no_numbers, top
 
-N = TypeVar("N")
-
-STEPS: Final = 32  # steps that notes have room for at first; they grow as they are needed
 DONE: Final = 0.2  # share of finished sources at which dropping their rows repays the copy
 
 
@@ -39,6 +38,8 @@ class Move(NamedTuple):
 
 class StepwiseSearch(SearchBlueprint):
     """A search whose every source has the same number of rows, each one token longer each time."""
+
+    stays: ClassVar[bool] = False  # each row continues itself, step after step
 
     @property
     @abstractmethod
@@ -84,8 +85,8 @@ class StepwiseSearch(SearchBlueprint):
     def weigh(self, notes: Any, values: Float[Tensor, "A K M"], ids: Int[Tensor, "A K M"]) -> Move:
         """Choose among the tokens after each row, given with their log-probabilities.
 
-        Notes may be changed in place. An answered source is asked again until it has left the
-        rows, and what is said then is not heard.
+        Notes on steps may be written in place, behind what a source has taken. An answered source
+        is asked again until it has left the rows, and what is said then is not heard.
         """
 
     @abstractmethod
@@ -111,15 +112,14 @@ class StepwiseSearch(SearchBlueprint):
         """Yield the answer to one source token by token."""
         if not self.decided:
             yield from super().unfold(scorer, memory, prompt, limit, keys)
-        slots: Slots | None = _admit(self, scorer, Batch(memory, prompt, limit, keys), 0)
-        said = 0
-        while slots is not None:
-            move = self.weigh(slots.notes, slots.values, slots.ids)
-            found = self.collect(move.notes)
+        work, said = Work(self, scorer, 1), 0
+        work.admit(Batch(memory, prompt, limit, keys))
+        while work.slots is not None:
+            move = work.weigh()
+            found = self.collect(work.slots.notes)
             yield found.tokens[0, 0, said : found.lengths[0, 0]].tolist()
             said = int(found.lengths[0, 0])
-            slots = slots._replace(notes=move.notes, working=slots.working & move.going)
-            slots = _advance(self, scorer, slots, move, 0)
+            work.read(work.look(move, 0))
 
 
 class Slots(NamedTuple):
@@ -129,21 +129,8 @@ class Slots(NamedTuple):
     notes: Any
     values: Float[Tensor, "A K M"]  # of the tokens that may follow each row
     ids: Int[Tensor, "A K M"]
-    batch: Int[Tensor, "A"]  # number of the batch that it came with
-    place: Int[Tensor, "A"]  # its number there
-    working: Bool[Tensor, "A"]  # False: answered, and not left yet
-
-
-def with_room(notes: N, length: Int[Tensor, "A"]) -> N:
-    """Return notes (A, T, ...) in which every source can write at ``length``."""
-    sizes = {leaf.shape[1] for leaf, _ in tree.leaves(notes)}
-    if int(length.max()) < min(sizes):
-        return notes
-
-    def grow(leaf: Tensor, _: bool) -> Tensor:
-        return torch.cat([leaf, torch.zeros_like(leaf)], 1)
-
-    return tree.map_leaves(notes, grow)
+    going: Bool[Tensor, "A"]  # False: answered
+    sound: Bool[Tensor, "A"]  # False: scores were no numbers, and nobody has looked yet
 
 
 @torch.no_grad()
@@ -154,71 +141,156 @@ def answers(
 
     A waiting batch is read as soon as no more than ``room`` sources are at work with it.
     """
-    waiting, shelf = iter(batches), _Shelf(search)
-    arriving, slots = next(waiting, None), None
-    while arriving is not None or slots is not None:
+    waiting, work = iter(batches), Work(search, scorer)
+    arriving = next(waiting, None)
+    while arriving is not None or work.seats:
         while arriving is not None and (
-            slots is None or len(slots.batch) + len(arriving.limit) <= room
+            not work.seats or len(work.seats) + len(arriving.limit) <= room
         ):
-            fresh = _admit(search, scorer, arriving, shelf.open(len(arriving.limit)))
-            slots = fresh if slots is None else tree.join([slots, fresh])
+            work.admit(arriving)
             arriving = next(waiting, None)
-        assert slots is not None
-        move = search.weigh(slots.notes, slots.values, slots.ids)
-        slots = slots._replace(notes=move.notes)
-        answered = (slots.working & ~move.going).nonzero()[:, 0]
-        if len(answered):
-            found = slots.notes, slots.batch, slots.place
-            shelf.take(*tree.keep(found, answered, 1))
-            slots = slots._replace(working=slots.working & move.going)
-        most = (1 - DONE) * len(slots.working)
-        if arriving is not None:
-            most = max(most, room - len(arriving.limit))
-        slots = _advance(search, scorer, slots, move, most)
-        yield from shelf.ready()
+        move = work.weigh()
+        if work.due:
+            most = (1 - DONE) * len(work.seats)
+            if arriving is not None:
+                most = max(most, room - len(arriving.limit))
+            move = work.look(move, most)
+        work.read(move)
+        yield from work.shelf.ready()
 
 
-def _admit(search: StepwiseSearch, scorer: Scorer, batch: Batch, number: int) -> Slots:
-    """Read the prompts, in one row each: the other rows are not born yet."""
-    memory, prompt, limit, keys = batch
-    require_room(limit)
-    log_probs, state = scorer.extend(prompt, scorer.start(memory))
-    notes = search.begin(limit, torch.zeros_like(limit) if keys is None else keys)
-    notes, values, ids = search.consider(scorer, state, notes, log_probs[:, -1:])
-    spread = (-1, search.rows, -1)
-    place = torch.arange(len(limit), device=limit.device)
-    return Slots(
-        tree.widen(state, search.rows) if search.rows > 1 else state,
-        notes,
-        values.expand(spread),
-        ids.expand(spread),
-        torch.full_like(place, number),
-        place,
-        torch.ones_like(place, dtype=torch.bool),
-    )
+class Seat(NamedTuple):
+    """Whose place a source at work has: what the host knows of it without asking."""
+
+    batch: int  # number of the batch that it came with
+    place: int  # its number there
+    last: int  # the step at which all of its batch are answered
+    working: bool  # False: its answer was taken, and it has not left yet
 
 
-def _advance(
-    search: StepwiseSearch, scorer: Scorer, slots: Slots, move: Move, most: float
-) -> Slots | None:
-    """Read the next token in every row; first drop answered sources if ``most`` or fewer stay."""
-    left, parents, tokens = slots.working.nonzero()[:, 0], move.parents, move.tokens
-    if len(left) == 0:
-        return None
-    if len(left) < len(slots.working) and len(left) <= most:
-        state = tree.keep(slots.state, left, search.rows)
-        slots = Slots(state, *tree.keep(slots[1:], left, 1))
-        parents, tokens = parents[left], tokens[left]
-    state, sources = slots.state, len(slots.working)
-    if search.rows > 1:
-        first = torch.arange(sources, device=parents.device)[:, None] * search.rows
-        rows = (first + parents).flatten()
-        if not torch.equal(rows, torch.arange(len(rows), device=rows.device)):
-            state = tree.reorder(state, rows)
-    log_probs, state = scorer.extend(tokens.flatten()[:, None], state)
-    after = log_probs[:, -1].view(sources, search.rows, -1)
-    notes, values, ids = search.consider(scorer, state, slots.notes, after)
-    return slots._replace(state=state, notes=notes, values=values, ids=ids)
+class Work:
+    """The sources at work, and how they come, go on and leave.
+
+    A device that is asked at every step stands still at every step, so it is told to go on with all
+    of them until it is time to look. What an answered source is told meanwhile changes nothing.
+    """
+
+    def __init__(self, search: StepwiseSearch, scorer: Scorer, every: int | None = None) -> None:
+        """Begin without sources; ask ``every`` so many steps, if not as often as is good."""
+        self.search, self.scorer = search, scorer
+        self.wanted, self.every = every, 1
+        self.shelf, self.step = _Shelf(search), 0
+        self.slots: Slots | None = None
+        self.seats: list[Seat] = []
+        self.taken = 0  # of the answers of those who have not left
+        self.last = 0  # the first step at which all of a batch are answered
+
+    def admit(self, batch: Batch) -> None:
+        """Read the prompts, in one row each: the other rows are not born yet."""
+        memory, prompt, limit, keys = batch
+        require_room(limit)
+        self.every = self.wanted or interval(limit.device)
+        search, spread = self.search, (-1, self.search.rows, -1)
+        log_probs, state = self.scorer.extend(prompt, self.scorer.start(memory))
+        said = log_probs[:, -1:]
+        notes = search.begin(limit, torch.zeros_like(limit) if keys is None else keys)
+        notes, values, ids = search.consider(self.scorer, state, notes, said)
+        going = torch.ones_like(limit, dtype=torch.bool)
+        fresh = Slots(
+            tree.widen(state, search.rows) if search.rows > 1 else state,
+            notes,
+            values.expand(spread),
+            ids.expand(spread),
+            going,
+            _sound(going, said),
+        )
+        self.slots = fresh if self.slots is None else tree.join([self.slots, fresh])
+        number, last = self.shelf.open(len(limit)), self.step + int(limit.max())
+        self.seats += [Seat(number, place, last, True) for place in range(len(limit))]
+        self.last = min(seat.last for seat in self.seats)
+
+    def weigh(self) -> Move:
+        """Let the search choose the next token of every row."""
+        assert self.slots is not None
+        slots = self.slots
+        move = self.search.weigh(slots.notes, slots.values, slots.ids)
+        notes = move.notes if self.every == 1 else held(slots.going, move.notes, slots.notes)
+        self.slots = slots._replace(notes=notes, going=slots.going & move.going)
+        self.step += 1
+        return move
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to look."""
+        return self.step % self.every == 0 or self.last <= self.step
+
+    def look(self, move: Move, most: float) -> Move:
+        """Take new answers, and drop the rows of all that are answered if that is worth it.
+
+        It is if ``most`` or fewer sources stay. Nobody stays behind the longest limit of its batch:
+        there may be no more positions than that. Returns what those do that stay.
+
+        Raises:
+            Problem: scores were no numbers.
+        """
+        assert self.slots is not None
+        going, sound = torch.stack([self.slots.going, self.slots.sound]).tolist()
+        if not all(sound):
+            raise no_numbers()
+        if going.count(False) > self.taken:
+            self._take(going)
+        stay = len(going) - self.taken
+        if self.taken == 0 or (stay > most and self.last > self.step):
+            return move
+        return self._drop(move)
+
+    def _take(self, going: list[bool]) -> None:
+        """Lay new answers on the shelf."""
+        assert self.slots is not None
+        both = [*zip(self.seats, going, strict=True)]
+        rows = [row for row, (seat, on) in enumerate(both) if seat.working and not on]
+        self.shelf.take(self.slots.notes, rows, self.seats)
+        self.seats = [seat._replace(working=on) for seat, on in both]
+        self.taken = going.count(False)
+
+    def _drop(self, move: Move) -> Move:
+        """Let all go whose answers were taken."""
+        assert self.slots is not None
+        left = [row for row, seat in enumerate(self.seats) if seat.working]
+        self.seats, self.taken = [self.seats[row] for row in left], 0
+        if not left:
+            self.slots = None
+            return move
+        self.last = min(seat.last for seat in self.seats)
+        rows = torch.tensor(left, device=self.slots.going.device)
+        state = tree.keep(self.slots.state, rows, self.search.rows)
+        self.slots = Slots(state, *tree.keep(self.slots[1:], rows, 1))
+        return move._replace(parents=move.parents[rows], tokens=move.tokens[rows])
+
+    def read(self, move: Move) -> None:
+        """Read the next token in every row, if there are any."""
+        if self.slots is None:
+            return
+        slots, search = self.slots, self.search
+        state, sources = slots.state, len(self.seats)
+        if search.rows > 1 and not search.stays:
+            first = torch.arange(sources, device=move.parents.device)[:, None] * search.rows
+            rows = (first + move.parents).flatten()
+            # To move them is cheaper than to ask whether that is needed, if asking is not free.
+            if self.every > 1 or not torch.equal(rows, torch.arange(len(rows), device=rows.device)):
+                state = tree.reorder(state, rows)
+        log_probs, state = self.scorer.extend(move.tokens.flatten()[:, None], state)
+        after = log_probs[:, -1].view(sources, search.rows, -1)
+        notes, values, ids = search.consider(self.scorer, state, slots.notes, after)
+        sound = _sound(slots.sound, after)
+        self.slots = Slots(state, notes, values, ids, slots.going, sound)
+
+
+def _sound(before: Bool[Tensor, "A"], log_probs: Float[Tensor, "A R V"]) -> Bool[Tensor, "A"]:
+    """Return whose scores are numbers, these too, where the search has not looked itself."""
+    if free(log_probs):
+        return before
+    return before & ~log_probs.amax(2).isnan().any(1)  # NaN is above all numbers
 
 
 class _Shelf:
@@ -226,7 +298,7 @@ class _Shelf:
 
     def __init__(self, search: StepwiseSearch) -> None:
         self.search, self.opened = search, 0
-        self.parts: dict[int, list[tuple[Any, Tensor]]] = {}
+        self.parts: dict[int, list[tuple[Any, list[int]]]] = {}
         self.missing: dict[int, int] = {}  # how many sources of a batch are not answered
 
     def open(self, size: int) -> int:
@@ -235,17 +307,23 @@ class _Shelf:
         self.parts[number], self.missing[number] = [], size
         return number
 
-    def take(self, notes: Any, batch: Int[Tensor, "A"], place: Int[Tensor, "A"]) -> None:
-        """Note what was found for some sources, of any batches."""
-        for number in set(batch.tolist()):
-            rows = (batch == number).nonzero()[:, 0]
-            self.parts[number].append((tree.keep(notes, rows, 1), place[rows]))
-            self.missing[number] -= len(rows)
+    def take(self, notes: Any, rows: Sequence[int], seats: Sequence[Seat]) -> None:
+        """Note what was found for the sources in some rows, of any batches."""
+        for number in {seats[row].batch for row in rows}:
+            own = [row for row in rows if seats[row].batch == number]
+            found = tree.keep(notes, torch.tensor(own, device=_device(notes)), 1)
+            self.parts[number].append((found, [seats[row].place for row in own]))
+            self.missing[number] -= len(own)
 
     def ready(self) -> Iterator[Hypotheses]:
         """Yield the answers of the batches that are next."""
         while self.missing and not self.missing[number := min(self.missing)]:
             del self.missing[number]
             notes, places = zip(*self.parts.pop(number), strict=True)
-            order = torch.cat(places).argsort()
-            yield self.search.collect(tree.keep(tree.join(notes), order, 1))
+            order = torch.tensor([place for part in places for place in part]).argsort()
+            whole = tree.join(notes)
+            yield self.search.collect(tree.keep(whole, order.to(_device(whole)), 1))
+
+
+def _device(notes: Any) -> torch.device:
+    return next(tree.leaves(notes))[0].device

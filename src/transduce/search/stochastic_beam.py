@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from transduce.asking import free
 from transduce.search.hypotheses import Hypotheses
 from transduce.search.noise import draw, gumbel, uniform
 from transduce.search.paths import Paths, best_first, empty, longer, moved
@@ -75,7 +76,8 @@ class StochasticBeam(StepwiseSearch):
     ) -> tuple[Float[Tensor, "A R M"], Int[Tensor, "A R M"]]:
         """Draw the next token of each row, then those that would be next but for it."""
         log_probs = log_probs.float()
-        refuse_nan(log_probs.amax(2))
+        if free(log_probs):
+            refuse_nan(log_probs.amax(2))
         every = positions(log_probs.shape[2], log_probs.device).expand(*log_probs.shape[:2], -1)
         keys, step = notes.keys[:, None], notes.paths.step[:, None]
         chance = uniform(self.seed, keys, step, positions(every.shape[1], every.device))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from transduce.asking import free
 from transduce.problem import Problem
 
 CHUNK: Final = 64
@@ -22,8 +23,10 @@ def top(
     stand for scores of -inf is left open.
 
     Raises:
-        Problem: a score is not a number.
+        Problem: a score is not a number, and asking for that is free; elsewhere who asks refuses.
     """
+    if not free(scores):
+        return scores.max(1, keepdim=True) if count == 1 else _distinct(scores, count)
     if count == 1:
         values, ids = scores.max(1, keepdim=True)
     else:
@@ -46,10 +49,15 @@ def refuse_nan(scores: Float[Tensor, "*shape"]) -> None:
         Problem: one is.
     """
     if scores.isnan().any():
-        raise Problem(
-            "the model answers NaN instead of scores; its weights are damaged or its training "
-            "diverged: take an earlier checkpoint"
-        )
+        raise no_numbers()
+
+
+def no_numbers() -> Problem:
+    """Return what there is to say of scores that are not numbers."""
+    return Problem(
+        "the model answers NaN instead of scores; its weights are damaged or its training "
+        "diverged: take an earlier checkpoint"
+    )
 
 
 def _select(scores: Float[Tensor, "N V"], count: int) -> tuple[Tensor, Tensor]:
@@ -68,6 +76,22 @@ def _select(scores: Float[Tensor, "N V"], count: int) -> tuple[Tensor, Tensor]:
     ids = torch.cat([ids, rest], 1)
     values, place = scores.gather(1, ids).topk(count)
     return values, ids.gather(1, place)
+
+
+def _distinct(scores: Float[Tensor, "N V"], count: int) -> tuple[Tensor, Tensor]:
+    """Return the ``count`` best, of equal ones the lowest ids, without asking which are equal.
+
+    Scores of 32 bits and ids make whole numbers of 64 bits, no two of which are equal.
+    """
+    size = scores.shape[1]
+    if scores.dtype == torch.float64:
+        values, ids = rank(scores)
+        return values[:, :count], ids[:, :count]
+    bits = (scores.float() + 0.0).view(torch.int32).long()  # + 0.0: there is one zero
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    keys = (ordered << 32) + torch.arange(size - 1, -1, -1, device=scores.device)
+    ids = keys.topk(min(count, size)).indices
+    return scores.gather(1, ids), ids
 
 
 def _lowest_first(scores: Float[Tensor, "R V"], count: int) -> tuple[Tensor, Tensor]:

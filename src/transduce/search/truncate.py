@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from transduce.asking import free
 from transduce.blueprint import Part
 from transduce.search.top import rank, top
 
@@ -91,12 +92,15 @@ def _fewest(
     log_probs: Float[Tensor, "N V"], order: Float[Tensor, "N V"], mass: float
 ) -> Bool[Tensor, "N V"]:
     """Take tokens, the highest in ``order`` first, until they hold ``mass``."""
-    ids = top(order, FEW)[1]
+    # Whether a few are enough is known only to who asks; who does not ranks them all.
+    ids = top(order, FEW)[1] if free(order) else rank(order)[1]
     probs = log_probs.gather(1, ids).exp()
     reached = probs.cumsum(1)
     kept = torch.zeros_like(order, dtype=torch.bool).scatter(1, ids, reached - probs < mass)
+    if ids.shape[1] == order.shape[1]:
+        return kept
     rows = (reached[:, -1] < mass).nonzero()[:, 0]
-    if len(rows) and ids.shape[1] < order.shape[1]:
+    if len(rows):
         ids = rank(order[rows])[1]
         probs = log_probs[rows].gather(1, ids).exp()
         before = probs.cumsum(1) - probs

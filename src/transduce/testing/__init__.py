@@ -29,6 +29,7 @@ from transduce.testing.scorers import (
 )
 from transduce.testing.searches import (
     brute_force,
+    check_asked_seldom,
     check_beam_exact,
     check_beam_one_is_greedy,
     check_draft_is_greedy,
@@ -44,6 +45,7 @@ from transduce.testing.searches import (
 __all__ = [
     "brute_force",
     "check_action",
+    "check_asked_seldom",
     "check_batch_mates",
     "check_beam_exact",
     "check_beam_one_is_greedy",

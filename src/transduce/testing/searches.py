@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from transduce.asking import STEPS, asking_every
 from transduce.problem import Problem
 from transduce.search.beam import Beam
 from transduce.search.draft import DraftedSearch
@@ -40,6 +41,7 @@ def check_search(
     check_unfold(search, scorer, sources, prompt, limit)
     if isinstance(search, StepwiseSearch):
         check_refill(search, scorer, sources, prompt, limit)
+        check_asked_seldom(search, scorer, sources, prompt, limit)
 
 
 @torch.no_grad()
@@ -155,6 +157,26 @@ def check_refill(
     require(len(found) == len(cuts), f"refill: {len(found)} batches answered of {len(cuts)}")
     for part, rows in zip(found, cuts, strict=True):
         _same_answers(part, whole, rows)
+
+
+@torch.no_grad()
+def check_asked_seldom(
+    search: StepwiseSearch,
+    scorer: Scorer,
+    sources: Sources,
+    prompt: Int[Tensor, "B P"],
+    limit: Int[Tensor, "B"],
+) -> None:
+    """Sources go on until somebody looks whether they are answered, as on a GPU, for nothing."""
+    whole = search(scorer, scorer.encode(sources), prompt, limit)
+    with asking_every(STEPS):
+        found = search(scorer, scorer.encode(sources), prompt, limit)
+    for row, (ours, theirs) in enumerate(zip(_strings(found), _strings(whole), strict=True)):
+        law = f"asked seldom: source {row} gets {ours}, and asked at each step {theirs}"
+        require(ours == theirs, law)
+    same(found.scores, whole.scores, "asked seldom: scores differ")
+    same(found.token_log_probs, whole.token_log_probs, "asked seldom: log-probabilities differ")
+    require(torch.equal(found.finished, whole.finished), "asked seldom: other answers have ended")
 
 
 @torch.no_grad()

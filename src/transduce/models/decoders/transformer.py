@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from transduce.models.interface import Decoder, DecoderBlueprint, Memory, Readout
 from transduce.models.layers import LayersBlueprint
-from transduce.nn.cache import KV, CrossKV, FixedKV, GrowingKV, padding_bias
+from transduce.nn.cache import KV, CrossKV, FixedKV, GrowingKV, padding_bias, settled
 from transduce.nn.dropout import Dropout
 from transduce.nn.layers import TokenTable
 from transduce.nn.multihead import Block
 from transduce.nn.positions import InHeads
+from transduce.nn.ragged import Ragged, ragged
 from transduce.nn.recompute import recomputable
 from transduce.nn.span import FullSpanBlueprint, PastSpanBlueprint
 from transduce.tree import PerSource
@@ -62,6 +63,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         super().__init__()
         self.width, self.deep = blueprint.width, blueprint.width // blueprint.heads
         self.key_value_heads = blueprint.key_value_heads or blueprint.heads
+        self.reads = memory > 0
         self.embedding = TokenTable(vocabulary, blueprint.width)
         self.span = blueprint.span.build()
         self.positions = blueprint.make_positions("model.decoder", one_way=True)
@@ -96,7 +98,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         Raises:
             Problem: they are more than there are positions.
         """
-        caches = [cache.settle(state.length) for cache in state.past]
+        caches = settled(state.past, state.length)
         count, first = tokens.shape[1], caches[0]
         slots, length = first.slots(count), state.length + count
         self.positions.admit(slots, length)
@@ -104,9 +106,10 @@ class TransformerDecoder(Decoder[TransformerState]):
         x = self.dropout(self.positions(self.embedding(tokens), place))
         blocks = self.span.onwards(first, state.length, count, self.positions, x.dtype)
         padding = padding_bias(state.source.mask, x.dtype)
+        only = ragged(state.source.mask, of_queries=False) if self.reads else None
         past, oldest = [], self.span.oldest(slots)
         for layer, before, source in zip(self.layers, caches, state.source.layers, strict=True):
-            x, after = recomputable(layer)(x, before, state.length, blocks, source, padding)
+            x, after = recomputable(layer)(x, before, state.length, blocks, source, padding, only)
             past.append(after.forget(oldest))
         new = TransformerState(length, tuple(past), state.source)
         return Readout(self.norm(x)), new
@@ -141,11 +144,12 @@ class DecoderLayer(nn.Module):
         blocks: Sequence[Block],
         source: CrossKV | None,
         padding: Float[Tensor, "B 1 1 S"],
+        only: Ragged | None = None,
     ) -> tuple[Float[Tensor, "N T D"], KV]:
         """Apply all of them to T more tokens."""
         seen, past = self.self_attention.extend(self.around_self.enter(x), past, length, blocks)
         x = self.around_self.leave(x, seen)
         if source is not None:
-            found = self.cross_attention(self.around_cross.enter(x), source, padding)
+            found = self.cross_attention(self.around_cross.enter(x), source, padding, only)
             x = self.around_cross.leave(x, found)
         return self.around_feed.leave(x, self.feed_forward(self.around_feed.enter(x))), past

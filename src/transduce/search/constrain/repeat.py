@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
+from transduce.asking import due
 from transduce.search.constrain.constraint import Constraint, ConstraintBlueprint, Target
 from transduce.sequences import Sequences, positions
 
@@ -38,7 +39,9 @@ class Remembers(Constraint[Output]):
         longer = torch.where(here, tokens[:, None], longer)
         length = state.length + 1
         # Rows that joined in or left may be shorter than there is room for.
-        return Output(longer[:, : max(0, int(length.max()))].contiguous(), length)
+        if due(length, longer.shape[1]):
+            longer = longer[:, : max(0, int(length.max()))].contiguous()
+        return Output(longer, length)
 
 
 def marked(ids: Int[Tensor, "N M"], real: Bool[Tensor, "N M"], size: int) -> Bool[Tensor, "N V"]:
