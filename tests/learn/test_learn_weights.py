@@ -28,11 +28,11 @@ text: {source: {tokens: characters}}
 model:
   encoder: {kind: recurrent, embedding: 16, width: 24, dropout: 0}
   decoder: {kind: recurrent, embedding: 16, width: 24, dropout: 0}
-train: {max_steps: 200, batch: {tokens: 512}, threads: 1, precision: fp32,
+train: {max_steps: 400, batch: {tokens: 512}, threads: 1, precision: fp32,
   optimiser: {rate: 1e-2, schedule: {kind: cosine, warmup: 20}}}
-validation: {every: 200, examples: 1, average: false, choose_by: loss}
+validation: {every: 400, examples: 1, average: false, choose_by: loss}
 """
-TUNED = ("start={run: general}", "data.train.path=trusted.tsv", "train.max_steps=40")
+TUNED = ("start={run: general}", "data.train.path=trusted.tsv", "train.max_steps=60")
 WEIGHTED = "data.train={kind: tsv, path: weighed.tsv, weight: 3}"
 WEIGHTINGS = {"ratio": "weighting={kind: ratio, sharpness: 3}", "best": "weighting=best"}
 

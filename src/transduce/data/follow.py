@@ -54,9 +54,10 @@ class BehindBlueprint(FollowBlueprint):
     """how strongly"""
 
     def factors(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
-        last = np.maximum(losses[-1], LEAST)
-        goals = last.min() if self.goals is None else np.array(self.goals)
-        return np.maximum(1.0, last / goals) ** self.power
+        last = losses[-1].clip(min=LEAST)
+        goals = np.array(self.goals or last.min())
+        found: NDArray[np.float64] = (last / goals).clip(min=1.0) ** self.power
+        return found
 
     def require(self, corpora: int) -> None:
         if self.goals is not None and len(self.goals) != corpora:
@@ -81,7 +82,8 @@ class ProgressBlueprint(FollowBlueprint):
     def factors(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
         changes = np.diff(losses, axis=0)
         ages = np.arange(len(changes))[::-1]
-        sizes = np.abs(self.memory**ages @ changes)
+        sizes: NDArray[np.float64] = np.abs(self.memory**ages @ changes)
         if sizes.sum() == 0:
             return np.ones(losses.shape[1])
-        return self.floor + (1 - self.floor) * sizes / sizes.mean()
+        found: NDArray[np.float64] = self.floor + (1 - self.floor) * sizes / sizes.mean()
+        return found

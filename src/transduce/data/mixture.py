@@ -167,8 +167,8 @@ class Mixed(Rows):
         known = [measured.losses for measured in self.course if measured.epoch <= epoch]
         if self.follow is not None and known:
             sizes = sizes * self.follow.factors(np.array(known))
-        shares = np.rint(sizes / sizes.sum() * self._epoch)
-        return np.maximum(shares, 1).astype(np.int64)
+        shares: NDArray[np.float64] = np.rint(sizes / sizes.sum() * self._epoch)
+        return shares.clip(min=1).astype(np.int64)
 
     def turns(self, epoch: int) -> int:
         return int(self.shares(epoch).sum())

@@ -36,7 +36,8 @@ class RatioBlueprint(WeightingBlueprint):
     means over symbols, short ones such as characters ask for more"""
 
     def weights(self, differences: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.exp(np.minimum(0.0, self.sharpness * differences))
+        found: NDArray[np.float64] = np.exp(np.minimum(0.0, self.sharpness * differences))
+        return found
 
 
 class BestBlueprint(WeightingBlueprint):
