@@ -289,6 +289,22 @@ def synthesise(
 
 
 @app.command()
+def weigh(
+    general: Annotated[Path, typer.Argument(metavar="GENERAL", help="A run on all the data.")],
+    trusted: Annotated[Path, typer.Argument(metavar="TRUSTED", help="It, tuned to trusted data.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.tsv", help="Table to write.")],
+    data: Annotated[list[Path], typer.Option(help="A table, or twice for two text files.")],
+    changes: SearchChanges = None,
+    parts: Parts = None,
+) -> None:
+    """Weigh training data by how much better a model of trusted data likes it; resumes."""
+    from transduce.recipe.weigh import weigh
+    from transduce.train.progress import Show
+
+    typer.echo(weigh((general, trusted), data, out, changes or (), parts or (), Show()))
+
+
+@app.command()
 def evaluate(
     run: Run,
     data: Annotated[

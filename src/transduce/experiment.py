@@ -43,6 +43,21 @@ class DataBlueprint(Blueprint):
     """how long a training example may be"""
 
     @model_validator(mode="after")
+    def _follows_what_is_measured(self) -> DataBlueprint:
+        for name, corpus in (("dev", self.dev), ("test", self.test)):
+            if isinstance(corpus, MixtureBlueprint) and corpus.follow:
+                raise ValueError(f"{name}.follow: shares are about training alone; leave it out")
+        if not isinstance(self.train, MixtureBlueprint) or self.train.follow is None:
+            return self
+        count = len(self.train.of)
+        if not isinstance(self.dev, MixtureBlueprint) or len(self.dev.of) != count:
+            raise ValueError(
+                "train.follow: each corpus is followed by its loss on a dev set of its own; make "
+                f"dev a mixture of {count}, in the order of those to learn from"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _is_scored_on_what_does_not_change(self) -> DataBlueprint:
         if self.test is not None and self.test.denoises:
             raise ValueError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
@@ -12,6 +15,7 @@ from transduce.models.seq2seq import Seq2Seq
 from transduce.nn.dropout import Dropout
 from transduce.recipe.validate import loss as dev_loss
 from transduce.sequences import Sequences
+from transduce.train import checkpoint
 from transduce.train.fitting import Fitting, TooLarge, out_of_memory, positions
 from transduce.train.loop import Plan, TrainState, steps
 from transduce.train.objective import CrossEntropyBlueprint, Learner, Loss, Moment, Objective
@@ -20,6 +24,7 @@ from transduce.train.precision import Precision
 
 CPU, FP32 = torch.device("cpu"), Precision(torch.float32, "test")
 LENGTHS = [5, 4, 4, 3, 2, 2, 1]
+OPTIMISER = OptimiserBlueprint(rate=1.0, clip=1e9, schedule=InverseSquareRoot(warmup=0))
 ON_A_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 FOR_THE_PROCESSOR = RuntimeError(
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
@@ -68,9 +73,8 @@ def train(room: int, error: Exception = ON_A_GPU, late: bool = False) -> tuple[T
         if isinstance(part, Dropout):
             part.rate = 0.0
     objective = Small(CrossEntropyBlueprint().build(), room, error, late)
-    optimiser = OptimiserBlueprint(rate=1.0, clip=1e9, schedule=InverseSquareRoot(warmup=0))
     state = TrainState(Learner(model, objective), torch.optim.SGD(model.parameters(), 0.1), START)
-    plan = Plan(optimiser, 2, 2, 5, CPU, FP32)
+    plan = Plan(OPTIMISER, 2, 2, 5, CPU, FP32)
     stream = ((Position(0, n), batch(LENGTHS[: 7 - n % 3])) for n in range(1, 9))
     list(steps(state, stream, plan))
     return state, objective
@@ -98,6 +102,23 @@ def test_what_was_too_large_once_is_not_tried_again() -> None:
     _, tried = train(20)
     too_large = [size for size in tried.sizes if size > 20]
     assert too_large == sorted(set(too_large), reverse=True)
+
+
+def test_a_run_that_goes_on_computes_the_same_parts(tmp_path: Path) -> None:
+    state, _ = train(20)
+    assert state.limit < math.inf
+    saved = checkpoint.save(tmp_path, state)
+    fresh, _ = train(10**9)
+    assert fresh.limit == math.inf
+    checkpoint.load(saved, fresh)
+    assert fresh.limit == state.limit
+    for one in (state, fresh):  # what would fit now is cut as it was
+        stream = ((Position(0, n), batch(LENGTHS)) for n in range(1, 3))
+        list(steps(one, stream, Plan(OPTIMISER, 3, 2, 5, CPU, FP32)))
+    ours, theirs = (
+        torch.nn.utils.parameters_to_vector(one.learner.parameters()) for one in (state, fresh)
+    )
+    assert torch.equal(ours, theirs)
 
 
 def test_one_row_that_does_not_fit_is_named() -> None:
@@ -136,7 +157,7 @@ def test_halves_have_all_rows_and_no_padding_that_none_of_them_needs() -> None:
 
 def test_the_loss_on_dev_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.bundle(tiny.MODELS["recurrent"]).model
-    whole = dev_loss(model, [batch(LENGTHS)], CPU, FP32)
+    whole = dev_loss(model, [batch(LENGTHS)], CPU, FP32).mean
     forward, sizes = type(model).forward, []
 
     def small(
@@ -148,5 +169,5 @@ def test_the_loss_on_dev_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -
         return forward(self, sources, inputs, labels)
 
     monkeypatch.setattr(type(model), "forward", small)
-    assert dev_loss(model, [batch(LENGTHS)], CPU, FP32) == pytest.approx(whole, rel=1e-6)
+    assert dev_loss(model, [batch(LENGTHS)], CPU, FP32).mean == pytest.approx(whole, rel=1e-6)
     assert min(sizes) <= 2 < max(sizes)

@@ -22,7 +22,7 @@ def open_rows(corpus: CorpusBlueprint, base: Path, encoding: Encoding, cache: Pa
     """
     if isinstance(corpus, MixtureBlueprint):
         parts = [open_rows(part, base, encoding, cache) for part in corpus.of]
-        return Mixed(parts, corpus.temperature, corpus.epoch)
+        return Mixed(parts, corpus.temperature, corpus.epoch, corpus.follow)
     store = prepare(corpus, base, encoding, cache)
     if not isinstance(corpus, DenoiseBlueprint):
         return store

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from transduce.data.batch import Batch, Example
+from transduce.data.follow import FollowBlueprint, Measured
 from transduce.data.lines import Fault, Skipped
 from transduce.data.read import CorpusBlueprint, Row
 from transduce.data.rows import Counts, Picks, Rows
@@ -36,6 +38,9 @@ class MixtureBlueprint(CorpusBlueprint):
     example once, 5 makes the small ones larger, a large number makes all alike"""
     epoch: int | None = Field(None, ge=1)
     """rows of an epoch, about; null takes as many as there are in all"""
+    follow: FollowBlueprint | None = None
+    """how shares follow the loss of each corpus on its own dev set, anew where an epoch begins;
+    null leaves them alone"""
 
     @model_validator(mode="after")
     def _says_only_what_counts(self) -> MixtureBlueprint:
@@ -47,6 +52,8 @@ class MixtureBlueprint(CorpusBlueprint):
                 raise ValueError("of: a mixture in a mixture; name its corpora here")
             if not corpus.paired:
                 raise ValueError(f"of: {corpus.kind} text has no sources; denoise makes some of it")
+        if self.follow is not None:
+            self.follow.require(len(self.of))
         return self
 
     @property
@@ -92,21 +99,26 @@ class Mixed(Rows):
     The turns of an epoch are divided among the corpora by their sizes to the power of 1 /
     temperature (Arivazhagan 2019), exactly. Each corpus goes through all of its rows, in an order
     that is drawn anew each time, before any comes up again, and goes on in the next epoch where it
-    has stopped.
+    has stopped. With ``follow``, sizes are multiplied by what has been measured when an epoch
+    begins.
     """
 
     def __init__(
-        self, parts: Sequence[Rows], temperature: float = 1.0, epoch: int | None = None
+        self,
+        parts: Sequence[Rows],
+        temperature: float = 1.0,
+        epoch: int | None = None,
+        follow: FollowBlueprint | None = None,
     ) -> None:
-        self.parts = parts
+        self.parts, self.follow = parts, follow
+        self.course: Sequence[Measured] = ()
         self.noised = any(part.noised for part in parts)
         prints = " ".join(part.fingerprint for part in parts)
         self.fingerprint = hashlib.sha256(prints.encode()).hexdigest()
         self._starts = _sums(len(part) for part in parts)
         self._examples = _sums(part.examples for part in parts)
-        sizes = np.diff(self._starts).astype(np.float64) ** (1 / temperature)
-        shares = np.rint(sizes / sizes.sum() * (epoch or len(self)))
-        self._turns = _sums(int(share) for share in np.maximum(shares, 1))
+        self._sizes = np.diff(self._starts).astype(np.float64) ** (1 / temperature)
+        self._epoch = epoch or len(self)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -144,16 +156,30 @@ class Mixed(Rows):
             [part.starts() + start for part, start in zip(self.parts, self._starts, strict=False)]
         )
 
+    def following(self, course: Sequence[Measured]) -> Mixed:
+        made = copy(self)
+        made.course = course
+        return made
+
+    def shares(self, epoch: int) -> NDArray[np.int64]:
+        """Return how many turns each corpus has in an epoch."""
+        sizes = self._sizes
+        known = [measured.losses for measured in self.course if measured.epoch <= epoch]
+        if self.follow is not None and known:
+            sizes = sizes * self.follow.factors(np.array(known))
+        shares: NDArray[np.float64] = np.rint(sizes / sizes.sum() * self._epoch)
+        return shares.clip(min=1).astype(np.int64)
+
     def turns(self, epoch: int) -> int:
-        return int(self._turns[-1])
+        return int(self.shares(epoch).sum())
 
     def drawn(self, turns: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
         rows = np.empty_like(turns)
-        for number, own in self._divided(turns, self._turns):
-            first, last = self._turns[number], self._turns[number + 1]
+        firsts, before = _sums(self.shares(epoch)), self._before(epoch)
+        for number, own in self._divided(turns, firsts):
             size = len(self.parts[number])
             # The turns of this corpus, counted from the beginning of training.
-            rounds, places = np.divmod(turns[own] - first + epoch * int(last - first), size)
+            rounds, places = np.divmod(turns[own] - firsts[number] + before[number], size)
             found = np.empty_like(places)
             for one in np.unique(rounds):
                 here = rounds == one
@@ -203,6 +229,14 @@ class Mixed(Rows):
         number = int(np.searchsorted(self._examples, index, side="right")) - 1
         return self.parts[number].example(index - int(self._examples[number]))
 
+    def _before(self, epoch: int) -> NDArray[np.int64]:
+        """Return how many turns each corpus had before an epoch."""
+        changed = {measured.epoch for measured in self.course if measured.epoch < epoch}
+        total = np.zeros(len(self.parts), np.int64)
+        for first, last in pairwise(sorted({0, *changed, epoch})):
+            total += self.shares(first) * (last - first)
+        return total
+
     def _divided(
         self, numbers: NDArray[np.int64], starts: NDArray[np.int64]
     ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -214,7 +248,7 @@ class Mixed(Rows):
                 yield number, own
 
 
-def _sums(sizes: Iterator[int]) -> NDArray[np.int64]:
+def _sums(sizes: Iterable[int]) -> NDArray[np.int64]:
     return np.array([0, *accumulate(sizes)], np.int64)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transduce.data.batch import Batch, Example
+from transduce.data.follow import Measured
 from transduce.data.lines import Fault, Skipped
 
 NOISE: Final = "noise"  # the pick that is no variant of a side, but the key of a row's noise
@@ -73,6 +74,14 @@ class Rows(ABC):
     def drawn(self, turns: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
         """Return the rows that have these turns, a pure function of all that is given."""
         return turns
+
+    def following(self, course: Sequence[Measured]) -> Rows:
+        """Return the rows with turns that follow what is measured, if they follow anything.
+
+        ``course`` may grow behind what has been asked about: by what is measured in an epoch the
+        next one goes.
+        """
+        return self
 
     @abstractmethod
     def lengths(self, rows: NDArray[np.int64], picks: Picks | None = None) -> NDArray[np.int64]:

@@ -64,8 +64,8 @@ def updates(run: Run) -> Iterator[Update]:
     while True:
         if run.state.in_a_row >= setting.train.faults.in_a_row:
             _go_back(run)
-        position = run.state.position
-        stream = batches(run.prepared.train, setting.train.batch, setting.seed, position)
+        position, rows = run.state.position, run.prepared.train.following(run.state.course)
+        stream = batches(rows, setting.train.batch, setting.seed, position)
         with naming(run.prepared.train):
             for update in steps(run.state, stream, run.plan, run.group):
                 for process, size in enumerate(update.too_large, 1):

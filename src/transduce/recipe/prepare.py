@@ -19,6 +19,7 @@ from transduce.data.batch import Batch, Example
 from transduce.data.corpora import open_rows
 from transduce.data.in_order import cores
 from transduce.data.lines import Skipped
+from transduce.data.mixture import Mixed
 from transduce.data.quantile import upper_quantile
 from transduce.data.rows import Rows
 from transduce.data.store import Encoding
@@ -69,10 +70,18 @@ class Prepared:
     counts: Mapping[str, Mapping[str, Any]]
     longest: tuple[float, int]
 
-    def dev_batches(self) -> Iterator[Batch]:
-        """Yield the dev examples in batches of like length, for their loss."""
-        lengths = self.dev_store.lengths(np.arange(len(self.dev_store))).max(0)
-        return (self.dev_store.batch(rows) for rows in by_length(lengths, DEV_TOKENS))
+    def dev_parts(self) -> Sequence[Rows]:
+        """Return what of dev has a loss of its own: each corpus if a mixture follows these."""
+        follows = isinstance(self.train, Mixed) and self.train.follow is not None
+        if follows and isinstance(self.dev_store, Mixed):
+            return self.dev_store.parts
+        return [self.dev_store]
+
+
+def in_batches(rows: Rows) -> Iterator[Batch]:
+    """Yield all rows in batches of like length, for their loss."""
+    lengths = rows.lengths(np.arange(len(rows))).max(0)
+    return (rows.batch(chosen) for chosen in by_length(lengths, DEV_TOKENS))
 
 
 def prepare(experiment: Experiment, base: Path, run: Path | None, show: Show) -> Prepared:

@@ -20,11 +20,13 @@ from transduce.problem import Problem
 from transduce.recipe.card import card
 from transduce.recipe.faults import last_good, naming, updates
 from transduce.recipe.fit import check_lengths
-from transduce.recipe.prepare import Prepared, device, environment
+from transduce.recipe.follow import follow
+from transduce.recipe.prepare import Prepared, device, environment, in_batches
 from transduce.recipe.same import same_precision
 from transduce.recipe.start import begin
 from transduce.recipe.task import task, untrained
 from transduce.recipe.validate import (
+    Summed,
     Validation,
     judge,
     loss,
@@ -293,6 +295,8 @@ class Run:
             return
         self.state.scores.append(self.group.tell(found.quality if found else 0.0))
         self.state.validated = self.state.step
+        if turns := follow(self, found):
+            self.note(turns)
         if found is None:  # another process has it
             return
         best = self.best.enter(found.quality, self.state.step)
@@ -329,16 +333,20 @@ class Run:
     def measure(self) -> Validation:
         """Return how good the model is on dev as it stands."""
         setting = self.experiment.validation
-        batches_ = self.prepared.dev_batches()
-        with naming(self.prepared.dev_store):
-            dev_loss = loss(self.bundle.model, batches_, self.plan.device, self.plan.precision)
+        found: list[Summed] = []
+        for part in self.prepared.dev_parts():
+            where, precision = self.plan.device, self.plan.precision
+            with naming(part):
+                found.append(loss(self.bundle.model, in_batches(part), where, precision))
+        dev_loss = sum(one.total for one in found) / sum(one.tokens for one in found)
+        each = tuple(one.mean for one in found)
         if not self.experiment.model.encoder.reads:
-            return Validation(*judge(dev_loss, [], [], setting.choose_by), [])
+            return Validation(*judge(dev_loss, [], [], setting.choose_by), [], each)
         predictions, scores = predict_and_score(
             self.transducer, self.dev_sample(), self.metrics, setting.search
         )
         by_name, quality = judge(dev_loss, scores, self.names, setting.choose_by)
-        return Validation(by_name, quality, predictions)
+        return Validation(by_name, quality, predictions, each)
 
     def save_model(
         self, weights: Mapping[str, Tensor], scores: Sequence[Score], origin: str

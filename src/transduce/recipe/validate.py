@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,14 +27,27 @@ class Validation:
     scores: dict[str, float]
     quality: float  # higher is better; what decides between models
     predictions: list[str]
+    losses: tuple[float, ...] = ()  # of each corpus of dev that is looked at by itself
+
+
+class Summed(NamedTuple):
+    """The negative log-likelihood of some targets in nats."""
+
+    total: float
+    tokens: int
+
+    @property
+    def mean(self) -> float:
+        """Of a target token."""
+        return self.total / self.tokens
 
 
 @parametrize.cached()  # an adapted weight is computed once, and not at each use
 @torch.no_grad()
 def loss(
     model: Seq2Seq, batches: Iterable[Batch], device: torch.device, precision: Precision
-) -> float:
-    """Return the mean negative log-likelihood of a target token in nats.
+) -> Summed:
+    """Return the negative log-likelihood of all target tokens.
 
     Raises:
         TooLarge: a single row does not fit into the memory.
@@ -50,7 +63,7 @@ def loss(
     total, tokens = 0.0, 0
     for batch in batches:
         total, tokens = total + sum(fitting.compute([batch], work)), tokens + batch.tokens
-    return total / tokens
+    return Summed(total, tokens)
 
 
 @parametrize.cached()  # an adapted weight is computed once, and not at each use

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from transduce import folder
+from transduce.data.follow import Measured
 from transduce.data.stream import Position
 from transduce.nn.addition import learned
 from transduce.problem import Problem
@@ -45,6 +47,10 @@ def save(root: Path, state: TrainState, processes: int = 1) -> Path:
             "processes": processes,
             "torch": torch.__version__,
         }
+        if state.limit < math.inf:
+            facts["limit"] = state.limit
+        if state.course:
+            facts["course"] = [[one.epoch, *(x.hex() for x in one.losses)] for one in state.course]
         folder.write_json(fresh / STATE, facts)
 
     folder.write(target, fill)
@@ -71,6 +77,11 @@ def load(source: Path, state: TrainState) -> None:
     state.left_out, state.in_a_row, state.returns = (
         facts.get(name, 0) for name in ("left_out", "in_a_row", "returns")
     )
+    state.limit = facts.get("limit", math.inf)
+    state.course = [
+        Measured(epoch, tuple(map(float.fromhex, losses)))
+        for epoch, *losses in facts.get("course", [])
+    ]
 
 
 def threads(source: Path) -> int:

@@ -26,8 +26,8 @@ class TooLarge(Exception):
 class Fitting:
     """Computes batches, in parts where they would not fit, and remembers how large is too large."""
 
-    def __init__(self) -> None:
-        self.limit = math.inf  # positions for which memory has run out, padding included
+    def __init__(self, limit: float = math.inf) -> None:
+        self.limit = limit  # positions for which memory has run out, padding included
 
     def parts(self, batch: Batch) -> list[Batch]:
         """Return the batch, or its rows in halves of halves that are below the limit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from transduce.data.batch import Batch
+from transduce.data.follow import Measured
 from transduce.data.stream import Position
 from transduce.nn.dropout import MaskPool, drawing_from
 from transduce.nn.recompute import recomputing
@@ -43,6 +45,8 @@ class TrainState:
     left_out: int = 0  # updates that were not numbers
     in_a_row: int = 0  # of these, the last ones without one between them that was a number
     returns: int = 0  # times that the run went back to lower its rate
+    course: list[Measured] = field(default_factory=list)  # what a mixture follows
+    limit: float = math.inf  # positions of a batch for which memory has run out
 
 
 class Plan(NamedTuple):
@@ -83,7 +87,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         TooLarge: a single row does not fit into the memory.
     """
     forget_shapes()
-    pool, fitting = MaskPool(group.seed(plan.seed)), Fitting()
+    pool, fitting = MaskPool(group.seed(plan.seed)), Fitting(state.limit)
     while state.step < plan.steps:
         state.learner.train()
         begun, limit = time.perf_counter(), fitting.limit
@@ -116,6 +120,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
             state.average.update(state.learner.model, state.step)
         state.tokens += 0 if fault else tokens
         state.seconds += seconds
+        state.limit = fitting.limit
         yield Update(state.step, tokens, total, nll, norm, rate, seconds, fault, too_large)
 
 
