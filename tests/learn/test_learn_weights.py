@@ -51,7 +51,7 @@ def run(home: Path, name: str, *changes: str) -> float:
     """Train; return the best loss on dev, which is clean."""
     assert train(parse(SETTINGS, Experiment, "x", changes), home, home / name, QUIET) == 0
     journal = Journal(home / name / "train.jsonl").read()
-    return min(one["scores"]["loss"] for one in journal if one["kind"] == "validation")
+    return min(float(one["scores"]["loss"]) for one in journal if one["kind"] == "validation")
 
 
 @pytest.fixture(scope="module")

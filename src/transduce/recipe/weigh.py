@@ -88,7 +88,7 @@ class Models(NamedTuple):
             [sum(token.log_prob for token in tokens) / len(tokens) for tokens in found]
             for found in (one.force(sources, targets, places) for one in self[:2])
         )
-        found = np.array(trusted) - np.array(general)
+        found: NDArray[np.float64] = np.array(trusted) - np.array(general)
         if not np.isfinite(found).all():
             place = places[int(np.argmin(np.isfinite(found)))]
             raise Problem("one of the models gives it no probability; take it out", place)

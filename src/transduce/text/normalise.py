@@ -41,6 +41,12 @@ class NormaliserBlueprint(Blueprint):
         return " ".join(text.split()) if self.whitespace else text
 
     def _compose(self, text: str) -> str:
-        if self.unicode == "none":
-            return text
-        return unicodedata.normalize(self.unicode.upper(), text)
+        match self.unicode:
+            case "nfc":
+                return unicodedata.normalize("NFC", text)
+            case "nfkc":
+                return unicodedata.normalize("NFKC", text)
+            case "nfd":
+                return unicodedata.normalize("NFD", text)
+            case "none":
+                return text
