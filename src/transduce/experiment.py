@@ -21,6 +21,7 @@ from transduce.search.greedy import Greedy
 from transduce.search.interface import SearchBlueprint
 from transduce.search.length import Length
 from transduce.text.codec import TextBlueprint
+from transduce.train.bound import Memory
 from transduce.train.faults import FaultsBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
@@ -93,6 +94,9 @@ class TrainBlueprint(Blueprint):
     recompute: bool = False
     """compute what is inside each layer again for its gradient instead of keeping it: less memory,
     more time, the same bits"""
+    memory: Memory | None = None
+    """what this process may take of a computer's memory, such as 6 GB; batches that would take more
+    are computed in parts. auto: most of what is free at the start; null: no bound"""
     precision: Setting = "auto"
     """number type of the matrix products; auto: bf16 where this machine computes faster in it"""
     device: Literal["auto", "cpu", "cuda"] = "auto"

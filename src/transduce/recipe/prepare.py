@@ -39,6 +39,7 @@ FREE = (  # settings that may change between the parts of a run without making i
     ("train", "time_limit"),
     ("train", "threads"),
     ("train", "recompute"),
+    ("train", "memory"),
     ("train", "faults", "returns"),
     ("train", "faults", "kept"),
     ("validation", "patience"),

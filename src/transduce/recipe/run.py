@@ -36,6 +36,7 @@ from transduce.recipe.validate import (
 )
 from transduce.recipe.writing import Writing
 from transduce.train import checkpoint
+from transduce.train.bound import bound
 from transduce.train.loop import Plan, TrainState, Update
 from transduce.train.moving_average import MovingAverage
 from transduce.train.objective import Learner
@@ -109,6 +110,7 @@ class Run:
             same_precision(setting.precision, place, folder_),
             setting.recompute,
             setting.faults,
+            bound(setting.memory, place, group.size),
         )
         self.metrics = [metric.build() for metric in experiment.metrics]
         self.names = [metric.kind for metric in experiment.metrics]

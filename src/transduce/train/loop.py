@@ -17,6 +17,7 @@ from transduce.data.follow import Measured
 from transduce.data.stream import Position
 from transduce.nn.dropout import MaskPool, drawing_from
 from transduce.nn.recompute import recomputing
+from transduce.train.bound import bounded
 from transduce.train.faults import Fault, FaultsBlueprint
 from transduce.train.fitting import Fitting
 from transduce.train.memory import forget_shapes, keep_freed_memory
@@ -60,6 +61,7 @@ class Plan(NamedTuple):
     precision: Precision
     recompute: bool = False
     faults: FaultsBlueprint = FaultsBlueprint()
+    memory: int | None = None  # bytes that this process may have while gradients are computed
 
 
 class Update(NamedTuple):
@@ -153,7 +155,8 @@ def gradient(
         (loss.total / tokens).backward()
         return Loss(loss.total.detach(), loss.nll)
 
-    return fitting.compute(batches, learn, begin)
+    with bounded(plan.memory):
+        return fitting.compute(batches, learn, begin)
 
 
 def _set_rate(state: TrainState, plan: Plan) -> float:
