@@ -25,6 +25,7 @@ from transduce.train.faults import FaultsBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Setting
+from transduce.train.sharding import ShardingBlueprint, WholeBlueprint
 from transduce.train.signals import TimeLimit
 
 CORPORA = (MonolingualBlueprint,)  # beside those of the slot's own file
@@ -78,6 +79,8 @@ class TrainBlueprint(Blueprint):
     recompute: bool = False
     """compute what is inside each layer again for its gradient instead of keeping it: less memory,
     more time, the same bits"""
+    sharding: ShardingBlueprint = WholeBlueprint()
+    """what of the model each of several processes holds; it may change while a run goes on"""
     precision: Setting = "auto"
     """number type of the matrix products; auto: bf16 where this machine computes faster in it"""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -38,6 +38,7 @@ FREE = (  # settings that may change between the parts of a run without making i
     ("train", "time_limit"),
     ("train", "threads"),
     ("train", "recompute"),
+    ("train", "sharding"),
     ("train", "faults", "returns"),
     ("train", "faults", "kept"),
     ("validation", "patience"),

@@ -82,10 +82,12 @@ class Run:
         check_lengths(self.bundle.model.longest, prepared)
         model = self.bundle.model.to(place)
         self.transducer = Transducer(self.bundle, place)
-        learner = Learner(model, setting.objective.build(task(self.transducer, prepared.train)))
-        self.state = TrainState(learner, setting.optimiser.build(model), Position(0, 0))
+        setting.sharding.admit(setting.objective)
+        objective = setting.objective.build(task(self.transducer, prepared.train))
+        learner = group.spread(Learner(model, objective))
+        self.state = TrainState(learner, setting.optimiser.build(learner.model), Position(0, 0))
         if setting.moving_average is not None:
-            self.state.average = MovingAverage(model, setting.moving_average)
+            self.state.average = MovingAverage(learner.model, setting.moving_average)
         self.plan = Plan(
             setting.optimiser,
             setting.max_steps,
@@ -117,6 +119,7 @@ class Run:
         if newest is not None:
             self._restore(newest)
         self.group.same(self.state.learner.parameters())
+        self._gather()
         self.rewind()
         return newest is not None
 
@@ -170,6 +173,7 @@ class Run:
         folder.write_json(self.folder / "environment.json", facts)
         folder.write_json(self.folder / "data.json", {**self.prepared.counts, "parameters": size})
         many = f" in each of {self.group.size} processes" if self.group.size > 1 else ""
+        many += ", which share the model out" if self.group.shared else ""
         self.show.say(
             f"{size / 1e6:.1f} M parameters; {self.plan.precision} on {self.plan.device} "
             f"({self.plan.precision.reason}), {torch.get_num_threads()} threads{many}"
@@ -178,7 +182,7 @@ class Run:
     def learn(self, stop: Stop) -> None:
         """Make updates until the end, an early end, or a signal; validate and save on the way."""
         setting = self.experiment
-        if not checkpoint.every(self.checkpoints):
+        if self.group.tell(not checkpoint.every(self.checkpoints)):
             self._save()  # there is always one to go back to
             self.require_saved()
         if self._due() and self.state.validated < self.state.step:
@@ -216,7 +220,7 @@ class Run:
     def _stopped(self) -> None:
         """Save the run as it stands, if it is not, and say so."""
         step, last = self.state.step, self.plan.steps
-        if not (self.checkpoints / checkpoint.name(step)).exists():
+        if self.group.tell(not (self.checkpoints / checkpoint.name(step)).exists()):
             self._save()
         self.require_saved()
         self.show.say(f"stopped and saved at step {step} of {last}; train again to go on")
@@ -258,6 +262,7 @@ class Run:
         """Score the model on dev, write that down, save, keep the best; a signal comes first."""
         setting = self.experiment.validation
         found = None
+        self._gather()
         if self.group.first:
             with suppress(Broken), stop.at_once(), self._averaged():
                 found = self.measure()
@@ -266,6 +271,7 @@ class Run:
         self.state.scores.append(self.group.tell(found.quality if found else 0.0))
         self.state.validated = self.state.step
         if found is None:  # another process has it
+            self._save()
             return
         best = self.best.enter(found.quality, self.state.step, setting.keep)
         record = {
@@ -291,12 +297,20 @@ class Run:
     def _averaged(self) -> AbstractContextManager[None]:
         """Return the context in which the model has the weights that it is judged by."""
         average = self.state.average
-        return nullcontext() if average is None else average.in_place(self.bundle.model)
+        if average is None or self.group.shared:
+            return nullcontext()
+        return average.in_place(self.bundle.model)
+
+    def _gather(self) -> None:
+        """Give the model, if it is shared out, the weights that it is judged by."""
+        self.group.gather(self.state.learner, self.bundle.model, self.state.average)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights that the model is judged by."""
         average = self.state.average
-        return checkpoint.tensors(self.bundle.model) if average is None else average.values
+        if average is None or self.group.shared:
+            return checkpoint.tensors(self.bundle.model)
+        return average.values
 
     def measure(self) -> Validation:
         """Return how good the model is on dev as it stands."""
@@ -327,17 +341,22 @@ class Run:
     def _save(self) -> None:
         """Write a checkpoint; let go of those that are neither the last nor among the best."""
         if not self.group.first:
+            if self.group.shared:
+                checkpoint.save_share(self.checkpoints, self.state, self.group)
             return
         with self.writing.trying(CHECKPOINT):
-            for journal in (self.journal, self.samples):
-                journal.force()  # what a checkpoint stands for is written down before it
-            saved = checkpoint.save(self.checkpoints, self.state, self.group.size)
+            saved = checkpoint.save(self.checkpoints, self.state, self.group, self._force_journals)
             kept = {checkpoint.name(step) for _, step in self.best.kept} | {saved.name}
             if good := last_good(self):
                 kept.add(good.name)
             for path in checkpoint.every(self.checkpoints)[:-2]:
                 if path.name not in kept:
                     checkpoint.remove(path)
+
+    def _force_journals(self) -> None:
+        """Write down what a checkpoint stands for, before it."""
+        for journal in (self.journal, self.samples):
+            journal.force()
 
     def _exhausted(self) -> bool:
         """Whether validation has not improved for as long as patience lasts."""

@@ -83,7 +83,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         TooLarge: a single row does not fit into the memory.
     """
     forget_shapes()
-    pool, fitting = MaskPool(group.seed(plan.seed)), Fitting()
+    pool, fitting = MaskPool(group.seed(plan.seed)), group.fitting()
     while state.step < plan.steps:
         state.learner.train()
         begun, limit = time.perf_counter(), fitting.limit
@@ -95,8 +95,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         mine = list(group.shares(batches))
         losses = gradient(state.learner, mine, tokens, state.step, plan, pool, fitting)
         parameters = list(state.learner.parameters())
-        total, nll = group.sum(parameters, losses)
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        total, nll, norm = group.sum(parameters, losses)
         fault = None
         if (norm + total).isfinite():  # both are, and a device is waited for once
             nn.utils.clip_grads_with_norm_(parameters, plan.optimiser.clip, norm)

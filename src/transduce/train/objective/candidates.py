@@ -71,6 +71,11 @@ class JudgingBlueprint(ObjectiveBlueprint):
         """It does."""
         return True
 
+    @property
+    def even(self) -> bool:
+        """It searches."""
+        return False
+
     def beside(self, task: Task) -> Objective | None:
         """Make what is minimised besides."""
         return None if self.objective is None else self.objective.build(task)

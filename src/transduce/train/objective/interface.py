@@ -89,6 +89,12 @@ class ObjectiveBlueprint(Part):
         """Whether it judges whole answers by the references: as the objectives within it do."""
         return any(one.judges for one in self._within())
 
+    @property
+    def even(self) -> bool:
+        """Whether the passes through the model do not depend on what is in a batch, and one goes
+        back: as those of the objectives within it."""
+        return all(one.even for one in self._within())
+
     def _within(self) -> Iterator[ObjectiveBlueprint]:
         return (value for _, value in self if isinstance(value, ObjectiveBlueprint))
 
