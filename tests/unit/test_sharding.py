@@ -126,7 +126,7 @@ def as_alone(case: Case) -> None:
         (3, Case(COPYING, each=2)),
         (2, Case(MIXED, coverage, each=3)),
         (2, Case(STACKS, of_some_rows, each=2, recompute=True)),
-        (2, Case(STACKS, unfreeze_every=1)),
+        (2, Case(STACKS, each=2, unfreeze_every=1)),
         (2, Case(CONVOLUTIONS, recompute=True)),
     ],
 )
