@@ -77,7 +77,11 @@ def begin(group: Group, case: Case) -> tuple[TrainState, Seq2Seq, OptimiserBluep
     model.register_parameter("some", nn.Parameter(torch.ones(3, 2)))
     learner = group.spread(Learner(model, case.objective))
     optimiser = OptimiserBlueprint(
-        rate=0.01, clip=0.5, weight_decay=0.1, unfreeze_every=case.unfreeze_every
+        rate=0.01,
+        epsilon=1e-6,  # the slope of what adds to all keys is noise around zero
+        clip=0.5,
+        weight_decay=0.1,
+        unfreeze_every=case.unfreeze_every,
     )
     state = TrainState(learner, optimiser.build(learner.model), START)
     state.average = MovingAverage(learner.model, 0.9)
