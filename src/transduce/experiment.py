@@ -26,6 +26,7 @@ from transduce.train.faults import FaultsBlueprint
 from transduce.train.objective import CrossEntropyBlueprint, ObjectiveBlueprint
 from transduce.train.optimise import OptimiserBlueprint
 from transduce.train.precision import Setting
+from transduce.train.sharding import ShardingBlueprint, WholeBlueprint
 from transduce.train.signals import TimeLimit
 
 CORPORA = (MonolingualBlueprint,)  # beside those of the slot's own file
@@ -97,6 +98,8 @@ class TrainBlueprint(Blueprint):
     memory: Memory | None = None
     """what this process may take of a computer's memory, such as 6 GB; batches that would take more
     are computed in parts. auto: most of what is free at the start; null: no bound"""
+    sharding: ShardingBlueprint = WholeBlueprint()
+    """what of the model each of several processes holds; it may change while a run goes on"""
     precision: Setting = "auto"
     """number type of the matrix products; auto: bf16 where this machine computes faster in it"""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 def write(target: Path, fill: Callable[[Path], object]) -> None:
     """Let ``fill`` write files into a new folder, then put it at ``target``, replacing what was."""
     recover(target)
-    fresh, old = _beside(target, "new"), _beside(target, "old")
+    fresh, old = unfinished(target), _beside(target, "old")
     for rest in (fresh, old):
         shutil.rmtree(rest, ignore_errors=True)
     make(target.parent)
@@ -44,6 +44,11 @@ def write(target: Path, fill: Callable[[Path], object]) -> None:
     fresh.rename(target)
     force(target.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def unfinished(target: Path) -> Path:
+    """Return the folder that ``write`` fills before it is put at ``target``."""
+    return _beside(target, "new")
 
 
 def make(target: Path) -> None:

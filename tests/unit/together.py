@@ -18,7 +18,14 @@ from transduce.cli import main
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["transduce.cli", "transduce.recipe", "transduce.train.launch", "torch._dynamo", "pytest"]
+    [
+        "transduce.cli",
+        "transduce.recipe",
+        "transduce.train.launch",
+        "torch._dynamo",
+        "torch.distributed.fsdp",
+        "pytest",
+    ]
 )
 
 

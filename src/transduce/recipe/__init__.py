@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 
 from transduce.blueprint import dump
-from transduce.experiment import Experiment
+from transduce.experiment import Experiment, TrainBlueprint
 from transduce.folder import alone
 from transduce.problem import Problem
 from transduce.recipe.finish import finish
@@ -33,7 +33,7 @@ def train(experiment: Experiment, base: Path, folder: Path, show: Show) -> int:
         Problem: something in the experiment, the data or the folder has to be put right.
     """
     experiment = resolve(experiment, base, folder)
-    with writable(folder), joined(device(experiment.train.device)) as group:
+    with writable(folder), _processes(experiment.train) as group:
         if not group.first:
             show = Show(quiet=True)
         _same_settings(experiment, group)
@@ -44,8 +44,9 @@ def train(experiment: Experiment, base: Path, folder: Path, show: Show) -> int:
         with alone_, listening(experiment.train.time_limit) as stop:
             try:
                 # one of several cannot break off what the others wait for
-                with stop.at_once() if group.size == 1 else nullcontext(), group.in_turn():
-                    prepared = prepare(experiment, base, folder, show)
+                with stop.at_once() if group.size == 1 else nullcontext():
+                    with group.in_turn():
+                        prepared = prepare(experiment, base, folder, show)
                     run = Run(experiment, folder, prepared, show, group)
                 if not run.resume():
                     run.describe()
@@ -62,6 +63,11 @@ def train(experiment: Experiment, base: Path, folder: Path, show: Show) -> int:
                 show.say("stopped, and nothing is lost; train again to go on")
                 return stop.exit_code
     return 0
+
+
+def _processes(setting: TrainBlueprint) -> AbstractContextManager[Group]:
+    """Join the processes that train together, if there are others."""
+    return joined(device(setting.device), setting.sharding.group)
 
 
 def _same_settings(experiment: Experiment, group: Group) -> None:

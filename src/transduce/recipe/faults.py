@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from transduce import folder
+from transduce.bundle import Bundle
 from transduce.data.batch import Batch
 from transduce.data.rows import Rows
 from transduce.data.stream import batches
@@ -31,6 +32,7 @@ class Run(Protocol):
     """What there is to know of a run (``transduce.recipe.run.Run``) and to ask of it here."""
 
     experiment: Experiment
+    bundle: Bundle
     folder: Path
     prepared: Prepared
     show: Show
@@ -159,6 +161,7 @@ def _go_back(run: Run) -> None:
 
 def _note(run: Run, fault: Fault) -> None:
     """Write down that an update was left out, and keep what it takes to make it again."""
+    run.group.gather(run.state.learner, run.bundle.model, None)
     if not run.group.first:
         return
     places = [place for batch in fault.batches for place in where(run.prepared.train, batch)]
@@ -173,9 +176,7 @@ def _note(run: Run, fault: Fault) -> None:
     )
     kept: Path | None = None
     with run.writing.trying("the faulty update"):
-        kept = keep(
-            run.folder / FOLDER, fault, run.state.learner.model, run.plan, places, run.group.size
-        )
+        kept = keep(run.folder / FOLDER, fault, run.bundle.model, run.plan, places, run.group.size)
     cause = f"; to see why: transduce replay {kept}" if kept else ""
     run.show.say(
         f"warning: step {fault.step + 1} is left out: its loss is {fault.total:g} and the norm of "

@@ -40,6 +40,7 @@ FREE = (  # settings that may change between the parts of a run without making i
     ("train", "threads"),
     ("train", "recompute"),
     ("train", "memory"),
+    ("train", "sharding"),
     ("train", "faults", "returns"),
     ("train", "faults", "kept"),
     ("validation", "patience"),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from transduce.data.stream import Position
 from transduce.evaluate import Score
 from transduce.experiment import Experiment
 from transduce.problem import Problem
+from transduce.recipe.best import Best
 from transduce.recipe.card import card
 from transduce.recipe.faults import last_good, naming, updates
 from transduce.recipe.fit import check_lengths
@@ -50,30 +49,6 @@ from transduce.transducer import Transducer
 CHECKPOINT, MODEL = "the checkpoint", "the model folder"
 
 
-@dataclass
-class Best:
-    """All validations, and which of their checkpoints are kept."""
-
-    keep: int
-    found: list[tuple[float, int]] = field(default_factory=list)
-
-    @property
-    def kept(self) -> list[tuple[float, int]]:
-        """The checkpoints that are kept, best first."""
-        return self.until(math.inf)
-
-    def until(self, step: float) -> list[tuple[float, int]]:
-        """Return those that were kept after an update, best first."""
-        earlier = (pair for pair in self.found if pair[1] <= step)
-        return sorted(earlier, key=lambda pair: (-pair[0], pair[1]))[: self.keep]
-
-    def enter(self, quality: float, step: int) -> bool:
-        """Enter a checkpoint; return whether it is the best so far."""
-        best = not self.found or quality > self.kept[0][0]
-        self.found.append((quality, step))
-        return best
-
-
 class Run:
     """A run that is going on: what it is made of, and where it writes."""
 
@@ -96,11 +71,12 @@ class Run:
         check_lengths(model.longest, prepared)
         model = model.to(place)
         self.transducer = Transducer(self.bundle, place)
-        given = task(self.transducer, prepared.train, kept)
-        learner = Learner(model, setting.objective.build(given))
-        self.state = TrainState(learner, setting.optimiser.build(model), Position(0, 0))
+        setting.sharding.admit(setting.objective)
+        objective = setting.objective.build(task(self.transducer, prepared.train, kept))
+        learner = group.spread(Learner(model, objective))
+        self.state = TrainState(learner, setting.optimiser.build(learner.model), Position(0, 0))
         if setting.moving_average is not None:
-            self.state.average = MovingAverage(model, setting.moving_average)
+            self.state.average = MovingAverage(learner.model, setting.moving_average)
         self.plan = Plan(
             setting.optimiser,
             setting.max_steps,
@@ -133,6 +109,7 @@ class Run:
         if newest is not None:
             self._restore(newest)
         self.group.same(self.state.learner.parameters())
+        self._gather()
         self.rewind()
         return newest is not None
 
@@ -202,6 +179,7 @@ class Run:
         folder.write_json(self.folder / "environment.json", facts)
         folder.write_json(self.folder / "data.json", {**self.prepared.counts, "parameters": size})
         many = f" in each of {self.group.size} processes" if self.group.size > 1 else ""
+        many += ", which share the model out" if self.group.shared else ""
         self.show.say(
             f"{size / 1e6:.1f} M parameters; {self.plan.precision} on {self.plan.device} "
             f"({self.plan.precision.reason}), {torch.get_num_threads()} threads{many}"
@@ -210,7 +188,7 @@ class Run:
     def learn(self, stop: Stop) -> None:
         """Make updates until the end, an early end, or a signal; validate and save on the way."""
         setting = self.experiment
-        if not checkpoint.every(self.checkpoints):
+        if self.group.tell(not checkpoint.every(self.checkpoints)):
             self._save()  # there is always one to go back to
             self.require_saved()
         if self._due() and self.state.validated < self.state.step:
@@ -248,7 +226,7 @@ class Run:
     def _stopped(self) -> None:
         """Save the run as it stands, if it is not, and say so."""
         step, last = self.state.step, self.plan.steps
-        if not (self.checkpoints / checkpoint.name(step)).exists():
+        if self.group.tell(not (self.checkpoints / checkpoint.name(step)).exists()):
             self._save()
         self.require_saved()
         self.show.say(f"stopped and saved at step {step} of {last}; train again to go on")
@@ -290,6 +268,7 @@ class Run:
         """Score the model on dev, write that down, save, keep the best; a signal comes first."""
         setting = self.experiment.validation
         found = None
+        self._gather()
         if self.group.first:
             with suppress(Broken), stop.at_once(), self._averaged():
                 found = self.measure()
@@ -300,6 +279,7 @@ class Run:
         if turns := follow(self, found):
             self.note(turns)
         if found is None:  # another process has it
+            self._save()
             return
         best = self.best.enter(found.quality, self.state.step)
         record = {
@@ -325,12 +305,20 @@ class Run:
     def _averaged(self) -> AbstractContextManager[None]:
         """Return the context in which the model has the weights that it is judged by."""
         average = self.state.average
-        return nullcontext() if average is None else average.in_place(self.bundle.model)
+        if average is None or self.group.shared:
+            return nullcontext()
+        return average.in_place(self.bundle.model)
+
+    def _gather(self) -> None:
+        """Give the model, if it is shared out, the weights that it is judged by."""
+        self.group.gather(self.state.learner, self.bundle.model, self.state.average)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights that the model is judged by."""
         average = self.state.average
-        return checkpoint.tensors(self.bundle.model) if average is None else average.values
+        if average is None or self.group.shared:
+            return checkpoint.tensors(self.bundle.model)
+        return average.values
 
     def measure(self) -> Validation:
         """Return how good the model is on dev as it stands."""
@@ -365,11 +353,11 @@ class Run:
     def _save(self) -> None:
         """Write a checkpoint; let go of those that are neither the last nor among the best."""
         if not self.group.first:
+            if self.group.shared:
+                checkpoint.save_share(self.checkpoints, self.state, self.group)
             return
         with self.writing.trying(CHECKPOINT):
-            for journal in (self.journal, self.samples):
-                journal.force()  # what a checkpoint stands for is written down before it
-            saved = checkpoint.save(self.checkpoints, self.state, self.group.size)
+            saved = checkpoint.save(self.checkpoints, self.state, self.group, self._force_journals)
             kept, best = {saved.name}, self.best.kept
             if good := last_good(self):  # going back there, the best are those of that time
                 kept.add(good.name)
@@ -378,6 +366,11 @@ class Run:
             for path in checkpoint.every(self.checkpoints)[:-2]:
                 if path.name not in kept:
                     checkpoint.remove(path)
+
+    def _force_journals(self) -> None:
+        """Write down what a checkpoint stands for, before it."""
+        for journal in (self.journal, self.samples):
+            journal.force()
 
     def _exhausted(self) -> bool:
         """Whether validation has not improved for as long as patience lasts."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from transduce.problem import Problem
+from transduce.train.checkpoint import system_number
 from transduce.train.progress import Show
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -30,7 +30,7 @@ class Writing:
         try:
             yield
         except (OSError, SafetensorError) as error:
-            number = _number(error)
+            number = system_number(error)
             if number is None:
                 raise
             self.failed[what] = os.strerror(number)
@@ -52,7 +52,7 @@ def writable(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        number = _number(error)
+        number = system_number(error)
         if number not in FULL:
             raise
         name = getattr(error, "filename", None) or folder
@@ -61,11 +61,3 @@ def writable(folder: Path) -> Iterator[None]:
             "train again: what was saved is not lost",
             str(name),
         ) from None
-
-
-def _number(error: Exception) -> int | None:
-    """Return the system's number of an error, None if it is not the system's."""
-    if isinstance(error, OSError):
-        return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from transduce import folder
@@ -18,21 +21,38 @@ from transduce.data.stream import Position
 from transduce.nn.addition import learned
 from transduce.problem import Problem
 from transduce.train.loop import TrainState
-from transduce.train.moving_average import put
+from transduce.train.parallel import ALONE, Group
+from transduce.train.shares import Saved, beside, file_name, own, saved
 
 WEIGHTS, OPTIMISER, STATE = "weights.safetensors", "optimiser.safetensors", "state.json"
 AVERAGE = "average.safetensors"  # where a moving average is kept
 
 
-def save(root: Path, state: TrainState, processes: int = 1) -> Path:
-    """Write ``root/step-N`` whole or not at all."""
-    target = root / name(state.step)
+def save(
+    root: Path,
+    state: TrainState,
+    group: Group = ALONE,
+    before: Callable[[], object] = lambda: None,
+) -> Path:
+    """Do what comes before, then write ``root/step-N`` whole or not at all.
+
+    Where the model is shared out each other process has to call ``save_share`` meanwhile.
+
+    Raises:
+        OSError: some process cannot write.
+        Problem: the processes write into different folders.
+    """
+    target, told = root / name(state.step), False
 
     def fill(fresh: Path) -> None:
-        save_file(tensors(state.learner.model), fresh / WEIGHTS)
-        save_file(_optimiser_tensors(state.optimiser), fresh / OPTIMISER)
-        if state.average is not None:
-            save_file(state.average.values, fresh / AVERAGE)
+        nonlocal told
+        if group.shared:
+            told = bool(group.tell(1))
+            if failed := group.most(_write_own(fresh, state, group)):
+                raise OSError(failed, os.strerror(failed), str(fresh))
+            _see_all(fresh, group.size)
+        else:
+            _write(fresh, state, None, 1)
         facts = {
             "step": state.step,
             "position": list(state.position),
@@ -44,7 +64,8 @@ def save(root: Path, state: TrainState, processes: int = 1) -> Path:
             "in_a_row": state.in_a_row,
             "returns": state.returns,
             "threads": torch.get_num_threads(),
-            "processes": processes,
+            "processes": group.size,
+            "shares": group.size if group.shared else 1,
             "torch": torch.__version__,
         }
         if state.limit < math.inf:
@@ -53,8 +74,65 @@ def save(root: Path, state: TrainState, processes: int = 1) -> Path:
             facts["course"] = [[one.epoch, *(x.hex() for x in one.losses)] for one in state.course]
         folder.write_json(fresh / STATE, facts)
 
-    folder.write(target, fill)
+    try:
+        before()
+        folder.write(target, fill)
+    finally:
+        if group.shared and not told:  # the others need not wait
+            group.tell(0)
     return target
+
+
+def save_share(root: Path, state: TrainState, group: Group) -> None:
+    """Write what this process has while the first one saves; that one tells what goes wrong."""
+    if group.tell(0):
+        group.most(_write_own(folder.unfinished(root / name(state.step)), state, group))
+
+
+def _write_own(fresh: Path, state: TrainState, group: Group) -> int:
+    """Write the files of this process; return the system's number of what went wrong, or 0."""
+    try:
+        folder.make(fresh)
+        for path in _write(fresh, state, group.rank, group.size):
+            folder.force(path)
+    except (OSError, SafetensorError) as error:
+        return system_number(error) or errno.EIO
+    return 0
+
+
+def system_number(error: Exception) -> int | None:
+    """Return the system's number of an error in writing, None if it is not the system's."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
+
+
+def _write(fresh: Path, state: TrainState, rank: int | None, size: int) -> list[Path]:
+    """Write what a process has; return where."""
+    contents = {WEIGHTS: tensors(state.learner.model)}
+    contents[OPTIMISER] = _optimiser_tensors(state.optimiser)
+    if state.average is not None:
+        contents[AVERAGE] = state.average.values
+    paths = {fresh / file_name(name, rank, size): values for name, values in contents.items()}
+    for path, values in paths.items():
+        save_file({name: own(value).contiguous() for name, value in values.items()}, path)
+    return list(paths)
+
+
+def _see_all(fresh: Path, size: int) -> None:
+    """Make sure that the files of all processes are in one folder.
+
+    Raises:
+        Problem: they are not.
+    """
+    for rank in range(size):
+        if not (fresh / file_name(WEIGHTS, rank, size)).exists():
+            raise Problem(
+                f"process {rank + 1} of {size} writes its share elsewhere; let the run folder be "
+                "on a disk that all machines have in common",
+                str(fresh.parent),
+            )
 
 
 def name(step: int) -> str:
@@ -64,11 +142,16 @@ def name(step: int) -> str:
 
 def load(source: Path, state: TrainState) -> None:
     """Put a run back to where it was saved; the folder must have been verified."""
-    load_tensors(state.learner.model, load_file(source / WEIGHTS), source / WEIGHTS)
-    _load_optimiser(state.optimiser, load_file(source / OPTIMISER))
-    if state.average is not None:
-        put(load_file(source / AVERAGE), state.average.values)
     facts = folder.read_json(source / STATE)
+    shares, parameters = facts.get("shares", 1), learned(state.learner.model)
+    with saved(source, WEIGHTS, shares) as found:
+        load_tensors(state.learner.model, found.all(parameters), source / WEIGHTS)
+    with saved(source, OPTIMISER, shares) as found:
+        _load_optimiser(state.optimiser, found)
+    if state.average is not None:
+        with saved(source, AVERAGE, shares) as found:
+            for key, value in found.all(parameters).items():
+                state.average.values[key].copy_(value)
     state.position = Position(*facts["position"])
     state.step, state.tokens = facts["step"], facts["tokens"]
     state.seconds = float.fromhex(facts["seconds"])
@@ -160,9 +243,11 @@ def average(sources: Iterable[Path]) -> dict[str, Tensor]:
     count = 0
     for source in sources:
         folder.verify(source)
-        kept = source / (AVERAGE if (source / AVERAGE).exists() else WEIGHTS)
-        for key, tensor in load_file(kept).items():
-            total[key] = total[key] + tensor.double() if key in total else tensor.double()
+        shares = folder.read_json(source / STATE).get("shares", 1)
+        first = file_name(AVERAGE, 0 if shares > 1 else None, shares)
+        with saved(source, AVERAGE if (source / first).exists() else WEIGHTS, shares) as found:
+            for key, tensor in found.all({}).items():
+                total[key] = total[key] + tensor.double() if key in total else tensor.double()
         count += 1
     return {key: (tensor / count).float() for key, tensor in total.items()}
 
@@ -178,30 +263,32 @@ def load_tensors(model: nn.Module, saved: Mapping[str, Tensor], where: Path) -> 
     Raises:
         Problem: names or shapes are not those of the model.
     """
-    own = learned(model)
-    if own.keys() != saved.keys():
-        odd = sorted(own.keys() ^ saved.keys())
+    mine = {name: own(parameter) for name, parameter in learned(model).items()}
+    if mine.keys() != saved.keys():
+        odd = sorted(mine.keys() ^ saved.keys())
         raise Problem(f"its weights are of another model: {odd[0]} is in one alone", str(where))
-    for name, parameter in own.items():
+    for name, parameter in mine.items():
         if parameter.shape != saved[name].shape:
             ours, theirs = tuple(parameter.shape), tuple(saved[name].shape)
             raise Problem(f"{name} has shape {theirs}, the model wants {ours}", str(where))
-    for name, parameter in own.items():
+    for name, parameter in mine.items():
         parameter.data.copy_(saved[name])
 
 
 def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimiser.state_dict()["state"]
     return {
-        f"{index}.{name}": tensor.contiguous()
+        f"{index}.{name}": tensor
         for index, values in state.items()
         for name, tensor in values.items()
     }
 
 
-def _load_optimiser(optimiser: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
+def _load_optimiser(optimiser: torch.optim.Optimizer, found: Saved) -> None:
+    parameters = [value for group in optimiser.param_groups for value in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in saved.items():
+    for key in found.names:
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
+        parameter = parameters[int(index)]
+        state.setdefault(int(index), {})[name] = beside(found.read(key, parameter), parameter)
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

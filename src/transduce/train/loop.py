@@ -89,7 +89,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         TooLarge: a single row does not fit into the memory.
     """
     forget_shapes()
-    pool, fitting = MaskPool(group.seed(plan.seed)), Fitting(state.limit)
+    pool, fitting = MaskPool(group.seed(plan.seed)), group.fitting(state.limit)
     while state.step < plan.steps:
         state.learner.train()
         begun, limit = time.perf_counter(), fitting.limit
@@ -102,8 +102,7 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         losses = gradient(state.learner, mine, tokens, state.step, plan, pool, fitting)
         parameters = list(state.learner.parameters())
         large = int(fitting.limit) if fitting.limit < limit else 0
-        total, nll, too_large = group.sum(parameters, losses, large)
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        total, nll, norm, too_large = group.sum(parameters, losses, large)
         fault = None
         if (norm + total).isfinite():  # both are, and a device is waited for once
             nn.utils.clip_grads_with_norm_(parameters, plan.optimiser.clip, norm)

@@ -9,19 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from transduce.nn.addition import learned
+from transduce.train.shares import own
 
 
 class MovingAverage:
     """The exponential moving average of what a model learns (Polyak & Juditsky 1992).
 
     After update t it keeps (1 + t) / (10 + t) of itself, or ``decay`` if that is less, so that a
-    short run does not remember where it began.
+    short run does not remember where it began. Of weights that are shared out over processes each
+    averages its own rows.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.values: dict[str, Tensor] = {
-            name: parameter.detach().clone() for name, parameter in learned(model).items()
+            name: own(parameter).detach().clone() for name, parameter in learned(model).items()
         }
 
     @torch.no_grad()
@@ -29,7 +31,9 @@ class MovingAverage:
         """Take in the weights after update ``step``."""
         kept = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(
-            list(self.values.values()), [p.detach() for p in learned(model).values()], 1 - kept
+            list(self.values.values()),
+            [own(p).detach() for p in learned(model).values()],
+            1 - kept,
         )
 
     @contextmanager

@@ -1,7 +1,8 @@
 """Processes that train one model together: each learns from its rows of every batch.
 
-All hold the whole model. An update adds up their gradients, once, and is then the same everywhere.
-Only the first process writes, validates and talks; what it alone can know it tells the others.
+All hold the whole model, unless it is shared out (``transduce.train.sharding``). An update adds up
+their gradients, once, and is then the same everywhere. Only the first process writes, validates and
+talks; what it alone can know it tells the others.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from transduce.data.batch import Batch
 from transduce.problem import Problem
-from transduce.train.objective import Loss
+from transduce.train.fitting import Fitting
+from transduce.train.moving_average import MovingAverage
+from transduce.train.objective import Learner, Loss
 
 LEASH: Final = "TRANSDUCE_LEASH"  # names the file descriptor that closes when the launcher is gone
 PATIENCE: Final = timedelta(days=1)  # with the first process: it prepares data and validates
@@ -42,11 +45,15 @@ class Sums(NamedTuple):
 
     total: Float[Tensor, ""]  # of the losses
     nll: Float[Tensor, ""]
+    norm: Float[Tensor, ""]  # of the gradient
     told: list[int]  # by each process beside
 
 
 class Group(ABC):
     """The processes that train together, as one of them sees them."""
+
+    shared: ClassVar[bool] = False  # whether each of them holds a share of the model alone
+    fitting: ClassVar[type[Fitting]] = Fitting  # how batches are computed
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
@@ -81,6 +88,14 @@ class Group(ABC):
     @abstractmethod
     def shares(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield the rows of each batch that this process learns from, where there are any."""
+
+    def spread(self, learner: Learner) -> Learner:
+        """Return what this process holds of a learner: all of it."""
+        return learner
+
+    @abstractmethod
+    def gather(self, learner: Learner, model: nn.Module, average: MovingAverage | None) -> None:
+        """Give ``model``, in the first process, what was spread of it, or the average."""
 
     @abstractmethod
     def sum(
@@ -123,12 +138,15 @@ class Alone(Group):
         """Yield the batches."""
         yield from batches
 
+    def gather(self, learner: Learner, model: nn.Module, average: MovingAverage | None) -> None:
+        """Do nothing."""
+
     def sum(
         self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss], told: int = 0
     ) -> Sums:
         """Return the sum of the losses."""
         total, nll = (torch.stack(values).sum() for values in zip(*losses, strict=True))
-        return Sums(total, nll, [told])
+        return Sums(total, nll, _norm(parameters), [told])
 
     def tell(self, value: float) -> float:
         """Return ``value``."""
@@ -180,6 +198,9 @@ class Together(Group):
             if len(rows):
                 yield batch.take(rows)
 
+    def gather(self, learner: Learner, model: nn.Module, average: MovingAverage | None) -> None:
+        """Do nothing."""
+
     def sum(
         self, parameters: Iterable[nn.Parameter], losses: Sequence[Loss], told: int = 0
     ) -> Sums:
@@ -192,11 +213,11 @@ class Together(Group):
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in learned]
         used = torch.tensor([float(p.grad is not None) for p in learned], device=device)
         zero = torch.zeros((), device=device)
-        own = [torch.stack([zero, *values]).sum() for values in _columns(losses)]
-        places = torch.zeros(self.size, device=device)
-        places[self.rank] = told
-        message = torch.cat([*(g.flatten() for g in gradients), used, torch.stack(own), places])
-        with _talking():
+        own = [torch.stack([zero, *values]).sum() for values in columns(losses)]
+        message = torch.cat(
+            [*(g.flatten() for g in gradients), used, torch.stack(own), self.said(told, device)]
+        )
+        with talking():
             dist.all_reduce(message)
         *summed, used, total, places = torch.split(
             message, [*(p.numel() for p in learned), len(learned), 2, self.size]
@@ -204,31 +225,37 @@ class Together(Group):
         for parameter, gradient, known in zip(learned, summed, used.tolist(), strict=True):
             parameter.grad = gradient.view_as(parameter) if known else None
         minimised, nll = total.unbind()
-        return Sums(minimised, nll, list(map(int, places.tolist())))
+        return Sums(minimised, nll, _norm(learned), heard(places))
+
+    def said(self, told: int, device: torch.device) -> Float[Tensor, "N"]:
+        """Return what this process tells, in its place among all of them."""
+        places = torch.zeros(self.size, device=device)
+        places[self.rank] = told
+        return places
 
     def tell(self, value: float) -> float:
         """Return the first process's value; wait for it up to ``PATIENCE``."""
         message = torch.tensor(value, dtype=torch.float64)
-        with _talking():
+        with talking():
             dist.broadcast(message, 0, group=self._patient)
         return message.item()
 
     def most(self, value: int) -> int:
         """Return the largest of the processes' values."""
         message = torch.tensor(value)
-        with _talking():
+        with talking():
             dist.all_reduce(message, dist.ReduceOp.MAX)
         return int(message)
 
     def same(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors with those of the first process."""
         for tensor in tensors:
-            with _talking():
+            with talking():
                 dist.broadcast(tensor.data, 0)
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Group]:
+def joined(device: torch.device, kind: type[Together] = Together) -> Iterator[Group]:
     """Return the group that the environment speaks of, as torchrun sets it; leave it together.
 
     RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT are all that is
@@ -245,7 +272,7 @@ def joined(device: torch.device) -> Iterator[Group]:
     try:
         store, rank, size = next(rendezvous("env://"))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-        group = Together()
+        group = kind()
     except (RuntimeError, ValueError) as error:
         raise Problem(f"the other processes cannot be reached: {_reason(error)}") from error
     try:
@@ -266,7 +293,7 @@ def joined(device: torch.device) -> Iterator[Group]:
 
 
 @contextmanager
-def _talking() -> Iterator[None]:
+def talking() -> Iterator[None]:
     """Turn what torch raises when a connection breaks into an error for people."""
     try:
         yield
@@ -291,7 +318,18 @@ def _reason(error: Exception) -> str:
     return str(error).split("\n")[0].rpartition("] ")[2].partition(". ")[0]
 
 
-def _columns(losses: Sequence[Loss]) -> tuple[list[Tensor], list[Tensor]]:
+def _norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return the norm of the gradient."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def heard(places: Float[Tensor, "N"]) -> list[int]:
+    """Return what each process has told."""
+    return list(map(int, places.tolist()))
+
+
+def columns(losses: Sequence[Loss]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return what is minimised and what is told of each."""
     return [loss.total for loss in losses], [loss.nll for loss in losses]
 
 

@@ -70,6 +70,11 @@ class AdversarialBlueprint(ObjectiveBlueprint):
     weight: float = Field(1.0, gt=0)
     """price of what is lost by it"""
 
+    @property
+    def even(self) -> bool:
+        """Another pass goes back within each."""
+        return False
+
     def build(self, task: Task) -> Adversarial:
         """Make it."""
         return Adversarial(self.objective.build(task), self.size, self.weight)

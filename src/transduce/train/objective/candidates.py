@@ -76,6 +76,11 @@ class JudgingBlueprint(ObjectiveBlueprint):
         """It reads answers; what stands beside it may read targets."""
         return self.objective is not None and self.objective.reads
 
+    @property
+    def even(self) -> bool:
+        """It searches."""
+        return False
+
     def beside(self, task: Task) -> Objective | None:
         """Make what is minimised besides."""
         return None if self.objective is None else self.objective.build(task)

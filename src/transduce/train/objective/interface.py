@@ -95,6 +95,12 @@ class ObjectiveBlueprint(Part):
         within = [*self._within()]
         return not within or any(one.reads for one in within)
 
+    @property
+    def even(self) -> bool:
+        """Whether the passes through the model do not depend on what is in a batch, and one goes
+        back: as those of the objectives within it."""
+        return all(one.even for one in self._within())
+
     def _within(self) -> Iterator[ObjectiveBlueprint]:
         return (value for _, value in self if isinstance(value, ObjectiveBlueprint))
 
