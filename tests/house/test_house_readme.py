@@ -50,7 +50,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     """Yield every command of a shell block or between backquotes, as a shell would cut it."""
     for block in EVERY:
         if block.language == "sh":
-            for line in block.text.split("\n"):
+            for line in block.text.replace("\\\n", " ").split("\n"):
                 yield from ((block.place, words) for words in simple(line))
     for page in PAGES:
         prose = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)

@@ -164,9 +164,9 @@ def test_what_is_computed_again_is_watched_again(monkeypatch: pytest.MonkeyPatch
     at, given = model("transformer", 0.2), aligned(batch())
     objective, attend, seen = guided().build(task(given)), CrossAttention.attend, []
 
-    def noting(self: CrossAttention, *rest: Any) -> torch.Tensor:
+    def noting(self: CrossAttention, *rest: Any, ragged: Any) -> torch.Tensor:
         seen.append((id(self), self.weights.watched))
-        return attend(self, *rest)
+        return attend(self, *rest, ragged=ragged)
 
     monkeypatch.setattr(CrossAttention, "attend", noting)
     plain, expected = learned(objective, at, given)

@@ -15,7 +15,7 @@ from transduce.blueprint import parse
 from transduce.experiment import Experiment
 from transduce.recipe import train
 from transduce.train import checkpoint
-from transduce.train.checkpoint import AVERAGE, OPTIMISER, WEIGHTS, tensors
+from transduce.train.checkpoint import AVERAGE, OPTIMISER, STATE, WEIGHTS, tensors
 from transduce.train.moving_average import MovingAverage
 
 
@@ -96,5 +96,6 @@ def test_the_mean_of_checkpoints_is_that_of_what_counts(tmp_path: Path) -> None:
 
 
 def _write(fresh: Path, values: dict[str, torch.Tensor]) -> None:
+    folder.write_json(fresh / STATE, {})
     save_file(values, fresh / WEIGHTS)
     save_file({"w": 10 * values["w"]}, fresh / AVERAGE)
