@@ -37,7 +37,8 @@ def test_every_language_has_a_tag_and_is_learned_and_judged_alike() -> None:
         {(one["tag"], one["path"].split("_" + split)[0]) for one in data[split]["of"]}
         for split in ("train", "dev")
     )
-    assert learned == judged and len(learned) == 20
+    assert learned == judged
+    assert len(learned) == 20
     assert all(path.split("/")[1] == tag.strip("<>") for tag, path in learned)
 
 
@@ -60,4 +61,5 @@ def test_from_words_to_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1].strip() for line in done.stdout.split("\n") if line]
     assert rows == ["medium", "---", "dut", "mean of 1", "low", "---", "ady", "mean of 1"]
-    assert "| 14.7 |" in done.stdout and "| 22.00 |" in done.stdout
+    assert "| 14.7 |" in done.stdout
+    assert "| 22.00 |" in done.stdout
