@@ -1,0 +1,62 @@
+"""The errors of a model of recipes/tasks/sigmorphon.yaml in each language that has a test file.
+
+    python recipes/tasks/sigmorphon.py FOLDER RUN [RUN ...]
+
+Several runs are asked together, as an ensemble. Beside each rate stands that of the published
+baseline, an ensemble of neural transducers (the README of github.com/sigmorphon/2021-task1), and
+below them the means over the same languages.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from transduce.evaluate import Score, SequenceErrorBlueprint, evaluate
+from transduce.transducer import Transducer
+
+BASELINE: Final = {
+    "medium": {
+        "arm_e": 7.0, "bul": 18.3, "dut": 14.7, "fre": 8.5, "geo": 0.0, "hbs_latn": 32.1,
+        "hun": 1.8, "jpn_hira": 5.2, "kor": 16.3, "vie_hanoi": 2.5,
+    },
+    "low": {
+        "ady": 22, "gre": 21, "ice": 12, "ita": 19, "khm": 34, "lav": 55, "mlt_latn": 19,
+        "rum": 10, "slv": 49, "wel_sw": 10,
+    },
+}  # fmt: skip
+
+
+def score(model: Transducer, path: Path, language: str) -> Score:
+    """Return the rate of wrong words of a test file."""
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
+    answers = [result.text for result in model.predict(f"<{language}> {word}" for word, _ in rows)]
+    return evaluate([SequenceErrorBlueprint().build()], answers, [[said] for _, said in rows])[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    given = parser.parse_args()
+    first, *others = [Transducer.load(run) for run in given.runs]
+    model = first.ensemble(others) if others else first
+    for size, published in BASELINE.items():
+        print(f"| {size} | wrong words | baseline |\n| --- | ---: | ---: |")
+        rates = {}
+        for language, rate in published.items():
+            path = given.folder / size / f"{language}_test.tsv"
+            if path.exists():
+                found = score(model, path, language)
+                rates[language] = found.value
+                interval = f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+                print(f"| {language} | {interval} | {rate:.1f} |", flush=True)
+        if rates:
+            mean = sum(rates.values()) / len(rates)
+            same = sum(published[language] for language in rates) / len(rates)
+            print(f"| mean of {len(rates)} | {mean:.2f} | {same:.2f} |\n")
+
+
+if __name__ == "__main__":
+    main()
