@@ -16,7 +16,7 @@ from typing import Final
 from transduce.evaluate import Score, SequenceErrorBlueprint, evaluate
 from transduce.transducer import Transducer
 
-BASELINE: Final = {
+BASELINE: Final[dict[str, dict[str, float]]] = {
     "medium": {
         "arm_e": 7.0, "bul": 18.3, "dut": 14.7, "fre": 8.5, "geo": 0.0, "hbs_latn": 32.1,
         "hun": 1.8, "jpn_hira": 5.2, "kor": 16.3, "vie_hanoi": 2.5,
