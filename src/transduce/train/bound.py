@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final
 
 import torch
 from pydantic import AfterValidator
 
+from transduce.blueprint import quantity
 from transduce.problem import Problem
 
 UNITS: Final = {"MB": 10**6, "GB": 10**9}
@@ -104,15 +106,7 @@ def size(text: str) -> int:
     Raises:
         ValueError: it is no such size.
     """
-    number, _, unit = text.strip().partition(" ")
-    try:
-        found = float(number) * UNITS[unit.strip()]
-    except (ValueError, KeyError):
-        found = 0.0
-    if not 1 <= found < float("inf"):
-        units = ", ".join(UNITS)
-        raise ValueError(f"{text!r} is no size; write auto, or a number and a unit ({units})")
-    return int(found)
+    return ceil(quantity(text, UNITS, "size", "6 GB, or auto"))
 
 
 def _checked(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from transduce.blueprint import quantity
 from transduce.problem import Problem
 from transduce.train.parallel import Group
 
@@ -112,15 +113,7 @@ def seconds(limit: str) -> float:
     Raises:
         ValueError: it is no such time.
     """
-    number, _, unit = limit.strip().partition(" ")
-    try:
-        found = float(number) * UNITS[unit.strip()]
-    except (ValueError, KeyError):
-        found = 0.0
-    if not 0 < found < float("inf"):
-        units = ", ".join(UNITS)
-        raise ValueError(f"{limit!r} is no time; write a number and a unit ({units}), as in: 3 h")
-    return found
+    return quantity(limit, UNITS, "time", "3 h")
 
 
 def _checked(limit: str) -> str:
