@@ -10,10 +10,12 @@ below them the means over the same languages.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Final
 
 from transduce.evaluate import Score, SequenceErrorBlueprint, evaluate
+from transduce.problem import Problem
 from transduce.transducer import Transducer
 
 BASELINE: Final[dict[str, dict[str, float]]] = {
@@ -40,6 +42,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
     given = parser.parse_args()
+    if not any(given.folder.glob("*/*_test.tsv")):
+        raise Problem("it holds no medium/ or low/LANGUAGE_test.tsv", str(given.folder))
     first, *others = [Transducer.load(run) for run in given.runs]
     model = first.ensemble(others) if others else first
     for size, published in BASELINE.items():
@@ -59,4 +63,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Problem as problem:
+        sys.exit(str(problem))

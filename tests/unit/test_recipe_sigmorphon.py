@@ -56,10 +56,20 @@ def test_from_words_to_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     experiment = read(TASKS / "sigmorphon.yaml", Experiment, changes)
     assert train(experiment, tmp_path, tmp_path / "run", Show(quiet=True)) == 0
 
-    command = [sys.executable, str(TASKS / "sigmorphon.py"), str(tmp_path), str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = table(tmp_path, tmp_path / "run")
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1].strip() for line in done.stdout.split("\n") if line]
     assert rows == ["medium", "---", "dut", "mean of 1", "low", "---", "ady", "mean of 1"]
     assert "| 14.7 |" in done.stdout
     assert "| 22.00 |" in done.stdout
+
+
+def test_a_folder_without_words_is_refused_in_a_line(tmp_path: Path) -> None:
+    done = table(tmp_path, tmp_path / "run")
+    assert done.returncode != 0
+    assert done.stderr == f"{tmp_path}: it holds no medium/ or low/LANGUAGE_test.tsv\n"
+
+
+def table(folder: Path, run: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(TASKS / "sigmorphon.py"), str(folder), str(run)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
