@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from transduce.data.read import TsvBlueprint
 from transduce.data.store import Encoding, LimitsBlueprint, prepare
 from transduce.data.stream import BatchBlueprint, batches
+from transduce.data.tables import TsvBlueprint
 from transduce.recipe.prepare import longest
 from transduce.text.codec import CodecBlueprint, TextCodec
 

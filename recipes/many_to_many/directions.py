@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from transduce.blueprint import read
 from transduce.data.lines import Skipped
 from transduce.data.mixture import MixtureBlueprint
-from transduce.data.read import TsvBlueprint
+from transduce.data.tables import TsvBlueprint
 from transduce.evaluate import BleuBlueprint, ChrfBlueprint, Score, evaluate
 from transduce.experiment import Experiment
 from transduce.problem import Problem

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from transduce.adapt import AdaptBlueprint, StartBlueprint
 from transduce.blueprint import Blueprint
 from transduce.data.corpora import CorpusBlueprint
+from transduce.data.curriculum import GivenBlueprint
 from transduce.data.mixture import MixtureBlueprint
 from transduce.data.monolingual import MonolingualBlueprint
 from transduce.data.store import LimitsBlueprint
@@ -69,6 +70,8 @@ class DataBlueprint(Blueprint):
         for name, corpus in (("dev", self.dev), ("test", self.test)):
             if corpus is not None and corpus.weighted:
                 raise ValueError(f"{name}: weights count in training alone; leave weight out")
+            if corpus is not None and corpus.graded:
+                raise ValueError(f"{name}: a curriculum is of training alone; leave ease out")
             if corpus is not None and corpus.aligned:
                 raise ValueError(f"{name}: alignments teach in training alone; leave them out")
         return self
@@ -282,7 +285,23 @@ class Experiment(Blueprint):
                 "train.batch.curriculum: the temperature of a mixture says whose turn it is; take "
                 "one corpus, which may have several files, or no curriculum"
             )
+        self._has_what_its_curriculum_goes_by()
         return self
+
+    def _has_what_its_curriculum_goes_by(self) -> None:
+        curriculum = self.train.batch.curriculum
+        given = isinstance(curriculum, GivenBlueprint)
+        if given and not self.data.train.graded:
+            raise ValueError(
+                "train.batch.curriculum: nobody says how easy the examples are; name it in "
+                "data.train.ease, or take another curriculum"
+            )
+        if self.data.train.graded and not given:
+            other = f"{curriculum.kind} does not ask" if curriculum else "there is none that asks"
+            raise ValueError(
+                f"train.batch.curriculum: {other} how easy examples are; set it to given, or leave "
+                "data.train.ease out"
+            )
 
     @property
     def one_vocabulary(self) -> bool:

@@ -83,6 +83,8 @@ def test_the_commands_of_the_pages_are_found() -> None:
         "pip",
         "echo",
         "cat",
+        "cut",
+        "paste",
         "python",
     }
     scripts = {words[1] for _, words in COMMANDS if words[0] == "python"}

@@ -22,8 +22,8 @@ from transduce.data.batch import Batch
 from transduce.data.corpora import open_rows
 from transduce.data.encode import Encoding, LimitsBlueprint
 from transduce.data.lines import Skipped
-from transduce.data.read import TsvBlueprint
 from transduce.data.rows import Rows
+from transduce.data.tables import TsvBlueprint
 from transduce.problem import Problem
 from transduce.sequences import Sequences
 from transduce.text.codec import CodecBlueprint, TextBlueprint, TextCodec, learn_codecs

@@ -11,11 +11,16 @@ import torch
 from transduce import folder
 from transduce.blueprint import parse
 from transduce.data.corpora import open_rows
-from transduce.data.curriculum import CurriculumBlueprint, LengthBlueprint, RarityBlueprint
-from transduce.data.read import TsvBlueprint
+from transduce.data.curriculum import (
+    CurriculumBlueprint,
+    GivenBlueprint,
+    LengthBlueprint,
+    RarityBlueprint,
+)
 from transduce.data.rows import Rows
 from transduce.data.store import Encoding, LimitsBlueprint
 from transduce.data.stream import BatchBlueprint, Position, batches, choices
+from transduce.data.tables import TsvBlueprint
 from transduce.experiment import Experiment
 from transduce.problem import Problem
 from transduce.recipe import train
@@ -29,11 +34,11 @@ SIZE = 150
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     home = tmp_path_factory.mktemp("curriculum")
     lines = [f"{'often ' * (n * 7 % 11 + 1)}rare{n % 50}" for n in range(SIZE)]
-    table = "".join(f"{line}\t{line}\t{n % 3}\n" for n, line in enumerate(lines))
+    table = "".join(f"{line}\t{line}\t{n % 3}\t{-n * 7 % 31}\n" for n, line in enumerate(lines))
     (home / "t").write_text(table, encoding="utf-8")
     text = TextBlueprint.model_validate({"source": {"tokens": "words"}})
     how = Encoding(learn_codecs(text, lines, lines), LimitsBlueprint())
-    return open_rows(TsvBlueprint(path="t", weight=3), home, how, home / "cache")
+    return open_rows(TsvBlueprint(path="t", weight=3, ease=4), home, how, home / "cache")
 
 
 def epoch(rows: Rows, blueprint: BatchBlueprint, number: int) -> list[int]:
@@ -89,6 +94,14 @@ def test_difficulty_is_length_or_rarity(rows: Rows) -> None:
         assert rarity[place] == pytest.approx(float(-shares[own].log().sum()), rel=1e-5)
 
 
+def test_what_is_given_comes_in_its_order(rows: Rows) -> None:
+    difficulty = np.concatenate(list(GivenBlueprint().difficulty(rows)))
+    assert difficulty.tolist() == [-(-n * 7 % 31) for n in range(SIZE)]
+    first = epoch(rows, BatchBlueprint(curriculum=GivenBlueprint(start=0.2)), 0)
+    assert max(difficulty[first]) <= min(np.delete(difficulty, first))
+    assert len(first) == SIZE // 5
+
+
 def test_weights_come_with_their_rows(rows: Rows) -> None:
     for _, (_, batch) in zip(range(5), batches(rows, BatchBlueprint(tokens=60), 1), strict=False):
         assert batch.weights is not None
@@ -137,6 +150,9 @@ def test_training_with_weights_and_a_curriculum_goes_on_bit_for_bit(
     ("change", "message"),
     [
         ("data.dev.weight=3", "count in training alone"),
+        ("data.dev.ease=3", "of training alone"),
+        ("data.train.ease=3", "train.batch.curriculum: rarity does not ask how easy"),
+        ("train.batch.curriculum=given", "name it in data.train.ease"),
         ("train.objective=coverage", "makes no use of the weights"),
         ("data.train={kind: mixture, of: [{kind: tsv, path: t}, {kind: tsv, path: t}]}", "turn"),
     ],

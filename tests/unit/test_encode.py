@@ -20,7 +20,8 @@ from transduce.data.digest import digest
 from transduce.data.encode import Encoding, LimitsBlueprint, encode
 from transduce.data.in_order import in_order
 from transduce.data.quantile import upper_quantile
-from transduce.data.read import CorpusBlueprint, TsvBlueprint
+from transduce.data.read import CorpusBlueprint
+from transduce.data.tables import TsvBlueprint
 from transduce.problem import Problem
 from transduce.text.codec import TextBlueprint, learn_codecs
 

@@ -238,23 +238,35 @@ def test_lines_count_from_one(tmp_path: Path) -> None:
     ]
 
 
-def test_weights_are_read_in_every_format(tmp_path: Path) -> None:
+@pytest.mark.parametrize("known", ["weight", "ease"])
+def test_numbers_are_read_in_every_format(tmp_path: Path, known: str) -> None:
     table = b"x\ty\t0.5\nv\tw\t2\n"
     objects = b'{"source": "x", "target": "y", "w": 0.5}\n{"source": "v", "target": "w", "w": 2}\n'
     found = [
-        read(tmp_path, {**TSV, "weight": 3}, t=table),
+        read(tmp_path, {**TSV, known: 3}, t=table),
         read(
             tmp_path,
-            {**CSV, "source": "s", "target": "t", "weight": "w"},
+            {**CSV, "source": "s", "target": "t", known: "w"},
             t=b"s,t,w\n" + table.replace(b"\t", b","),
         ),
-        read(tmp_path, {**JSONL, "weight": "w"}, t=objects),
-        read(tmp_path, {**PARALLEL, "weight": "c"}, a=b"x\nv\n", b=b"y\nw\n", c=b"0.5\n2\n"),
+        read(tmp_path, {**JSONL, known: "w"}, t=objects),
+        read(tmp_path, {**PARALLEL, known: "c"}, a=b"x\nv\n", b=b"y\nw\n", c=b"0.5\n2\n"),
     ]
     for examples in found:
         assert texts(examples) == [("x", "y"), ("v", "w")]
-        assert [example.weight for example in examples] == [0.5, 2.0]
-    assert [example.weight for example in read(tmp_path, TSV, t=table)] == [1.0, 1.0]
+        assert [getattr(example, known) for example in examples] == [0.5, 2.0]
+    plain = read(tmp_path, TSV, t=table)
+    assert [(example.weight, example.ease) for example in plain] == [(1.0, 0.0)] * 2
+
+
+def test_all_that_is_known_is_read_together(tmp_path: Path) -> None:
+    known = {"weight": 3, "ease": 4, "alignment": 5}
+    (found,) = read(tmp_path, {**TSV, **known}, t=b"a b\tc\t2\t-7.5\t1-0\n")
+    assert (found.weight, found.ease, found.alignment) == (2.0, -7.5, ((1, 0),))
+    row = b'{"source": "a b", "target": "c", "w": 2, "e": -7.5, "a": "1-0"}\n'
+    keys = {"weight": "w", "ease": "e", "alignment": "a"}
+    (same,) = read(tmp_path, {**JSONL, **keys}, t=row)
+    assert (same.weight, same.ease, same.alignment) == (2.0, -7.5, ((1, 0),))
 
 
 @pytest.mark.parametrize("weight", ["-1", "nan", "inf", "much", ""])
@@ -263,6 +275,14 @@ def test_what_is_no_weight_is_refused(tmp_path: Path, weight: str) -> None:
         read(tmp_path, {**TSV, "weight": 3}, t=f"a\tb\t{weight}\n".encode())
     with pytest.raises(Problem, match="stay apart"):
         corpus({**TSV, "weight": 3, "group": True})
+
+
+@pytest.mark.parametrize("ease", ["nan", "-inf", "much", ""])
+def test_what_is_no_ease_is_refused(tmp_path: Path, ease: str) -> None:
+    with pytest.raises(Problem, match=r"t:1: the ease .* is no number; write one"):
+        read(tmp_path, {**TSV, "ease": 3}, t=f"a\tb\t{ease}\n".encode())
+    with pytest.raises(Problem, match="stay apart"):
+        corpus({**TSV, "ease": 3, "group": True})
 
 
 def test_a_tag_stands_before_every_source(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from transduce.data import store as module
 from transduce.data.batch import Example
 from transduce.data.encode import encode
 from transduce.data.lines import Skipped
-from transduce.data.read import CorpusBlueprint, TsvBlueprint
+from transduce.data.read import CorpusBlueprint
 from transduce.data.rows import Counts
 from transduce.data.store import Encoding, LimitsBlueprint, Store, prepare
+from transduce.data.tables import TsvBlueprint
 from transduce.problem import Problem
 from transduce.sequences import Sequences
 from transduce.text.codec import CodecBlueprint, TextBlueprint, TextCodec, learn_codecs

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transduce.data.read import TsvBlueprint
 from transduce.data.store import Encoding, LimitsBlueprint, Store, prepare
 from transduce.data.stream import (
     BatchBlueprint,
@@ -21,6 +20,7 @@ from transduce.data.stream import (
     choices,
     fill,
 )
+from transduce.data.tables import TsvBlueprint
 from transduce.text.codec import CodecBlueprint, TextBlueprint, learn_codecs
 
 SIZE = 300

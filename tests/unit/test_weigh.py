@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tiny import MODELS, TRANSFORMER, bundle
 
 from transduce.data.lines import Skipped
-from transduce.data.read import TsvBlueprint
+from transduce.data.tables import TsvBlueprint
 from transduce.data.weighting import BestBlueprint, RatioBlueprint, WeightingBlueprint
 from transduce.problem import Problem
 from transduce.recipe import weigh as module

@@ -19,6 +19,7 @@ class Example:
     references: tuple[str, ...]
     place: str  # where it was read, as file:line
     weight: float = 1.0  # what its loss counts in training
+    ease: float = 0.0  # the higher the easier, for a curriculum
     alignment: tuple[tuple[int, int], ...] = ()  # places of words, source before target
 
 

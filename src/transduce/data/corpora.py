@@ -10,8 +10,9 @@ from transduce.data.mixture import Mixed, MixtureBlueprint
 from transduce.data.read import CorpusBlueprint
 from transduce.data.rows import Rows
 from transduce.data.store import Encoding, prepare
+from transduce.data.tables import CsvBlueprint, TsvBlueprint
 
-__all__ = ["CorpusBlueprint", "JsonlBlueprint", "open_rows"]
+__all__ = ["CorpusBlueprint", "CsvBlueprint", "JsonlBlueprint", "TsvBlueprint", "open_rows"]
 
 
 def open_rows(corpus: CorpusBlueprint, base: Path, encoding: Encoding, cache: Path) -> Rows:

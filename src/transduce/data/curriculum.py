@@ -102,6 +102,16 @@ class RarityBlueprint(CurriculumBlueprint):
             yield (rarity[source.data] * source.mask()).sum(1).numpy()
 
 
+class GivenBlueprint(CurriculumBlueprint):
+    """What the data calls easy comes first: ``ease``, such as how likely a model finds a target."""
+
+    kind: Literal["given"] = "given"
+
+    def difficulty(self, rows: Rows) -> Iterator[NDArray[np.float32]]:
+        for block in _blocks(rows):
+            yield -rows.ease(block).astype(np.float32)
+
+
 def _blocks(rows: Rows) -> Iterator[NDArray[np.int64]]:
     for start in range(0, len(rows), BLOCK):
         yield np.arange(start, min(start + BLOCK, len(rows)))

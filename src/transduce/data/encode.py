@@ -29,7 +29,7 @@ from transduce.text.vocabulary import BOS, EOS, UNK
 
 TARGET = "target"  # the codec of that name is the target's, any other one that of a source
 FACTS = "facts.json"
-WEIGHTS = "weights"
+WEIGHTS, EASES = "weights", "eases"
 CHUNK: Final = 250  # examples that are encoded together
 ALONE: Final = 80  # chunks that one process encodes before it is worth to have several
 
@@ -82,6 +82,7 @@ class Chunk(NamedTuple):
     places: list[bytes]
     references: list[int]  # how many each example has
     weights: list[float]
+    eases: list[float]
     faults: list[Fault]  # why others are not there
     links: list[Links]  # of an aligned corpus
 
@@ -133,7 +134,7 @@ class Encoding:
     def chunk(self, examples: Sequence[Example], aligned: bool = False) -> Chunk:
         """Encode examples together, with their alignments if there are any."""
         sides: dict[str, list[Encoded]] = {side: [] for side in self.sides()}
-        chunk = Chunk({}, [], [], [], [], [])
+        chunk = Chunk({}, [], [], [], [], [], [])
         for example in examples:
             encoded = self.encode(example)
             if isinstance(encoded, Fault):
@@ -152,6 +153,7 @@ class Encoding:
             chunk.places.append(example.place.encode())
             chunk.references.append(len(example.references))
             chunk.weights.append(example.weight)
+            chunk.eases.append(example.ease)
         chunk.columns.update((side, self._column(side, found)) for side, found in sides.items())
         return chunk
 
@@ -226,7 +228,12 @@ class _Writer:
         self.counts = dict.fromkeys(self.columns, Counts(0, 0, 0, 0))
         self.places = files.enter_context(RaggedWriter(path, "places", "u1"))
         self.first = files.enter_context((path / "first").open("wb"))
-        self.weights = files.enter_context((path / WEIGHTS).open("wb")) if corpus.weighted else None
+        numbers = {WEIGHTS: corpus.weighted, EASES: corpus.graded}
+        self.numbers = {
+            name: files.enter_context((path / name).open("wb"))
+            for name, there in numbers.items()
+            if there
+        }
         self.links = LinksWriter(path, files) if corpus.aligned else None
         self.examples = self.rows = 0
 
@@ -239,8 +246,9 @@ class _Writer:
         self.places.extend(b"".join(chunk.places), list(map(len, chunk.places)))
         ends = self.rows + np.cumsum([0, *chunk.references], dtype="<i8")
         self.first.write(ends[:-1].tobytes())
-        if self.weights:
-            self.weights.write(struct.pack(f"<{len(chunk.weights)}d", *chunk.weights))
+        for name, file in self.numbers.items():
+            found = chunk.weights if name == WEIGHTS else chunk.eases
+            file.write(struct.pack(f"<{len(found)}d", *found))
         if self.links:
             self.links.extend(chunk.links)
         self.examples += len(chunk.references)

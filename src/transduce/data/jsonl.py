@@ -22,12 +22,18 @@ class JsonlBlueprint(FilesBlueprint):
     """the key of the target, a text, or a list of texts: as many references of the source"""
     weight: str | None = None
     """the key of the weight, a number: what the loss of each example counts"""
+    ease: str | None = None
+    """the key of how easy the example is, a number, for a curriculum of what is given"""
     alignment: str | None = None
     """the key of the alignment, a text such as 0-0 2-1: places of words, source before target"""
 
     @property
     def weighted(self) -> bool:
         return self.weight is not None
+
+    @property
+    def graded(self) -> bool:
+        return self.ease is not None
 
     @property
     def aligned(self) -> bool:
@@ -37,11 +43,11 @@ class JsonlBlueprint(FilesBlueprint):
         for name in self.files:
             for line in read_lines(base / name):
                 try:
-                    yield line.fault or self._row(line)
+                    yield line.fault or self._read(line)
                 except ValueError as error:
                     yield Fault(line.place, "wrong JSON", str(error))
 
-    def _row(self, line: Line) -> Row:
+    def _read(self, line: Line) -> Row:
         try:
             record = json.loads(line.text, object_pairs_hook=_object, parse_int=float)
         except json.JSONDecodeError as error:
@@ -56,13 +62,12 @@ class JsonlBlueprint(FilesBlueprint):
         if targets == []:
             raise ValueError(f"{self.target!r} is an empty list; write a text")
         references = targets if isinstance(targets, list) else [targets]
-        return Row(
-            Line(line.place, _text(source, self.source)),
-            tuple(Line(line.place, _text(target, self.target)) for target in references),
-            Line(line.place, json.dumps(_value(record, self.weight))) if self.weight else None,
-            Line(line.place, _text(_value(record, self.alignment), self.alignment))
-            if self.alignment
-            else None,
+        texts = [_text(target, self.target) for target in references]
+        texts += [json.dumps(_value(record, key)) for key in (self.weight, self.ease) if key]
+        if self.alignment:
+            texts.append(_text(_value(record, self.alignment), self.alignment))
+        return self._row(
+            Line(line.place, _text(source, self.source)), [Line(line.place, one) for one in texts]
         )
 
 

@@ -69,6 +69,10 @@ class MixtureBlueprint(CorpusBlueprint):
         return any(corpus.weighted for corpus in self.of)
 
     @property
+    def graded(self) -> bool:
+        return any(corpus.graded for corpus in self.of)
+
+    @property
     def aligned(self) -> bool:
         return any(corpus.aligned for corpus in self.of)
 

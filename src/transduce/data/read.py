@@ -1,8 +1,8 @@
-"""Corpora on disk: parallel files, tables and JSON lines, read one example at a time."""
+"""Corpora on disk, read one example at a time; parallel files among them."""
 
 from __future__ import annotations
 
-import csv
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import zip_longest
@@ -14,13 +14,11 @@ from pydantic import Field, model_validator
 from transduce.blueprint import Part
 from transduce.data.alignment import alignment_fault, parse
 from transduce.data.batch import Example
-from transduce.data.lines import ENDLESS, Fault, Line, Skipped, read_lines
-from transduce.problem import Problem, nearest
+from transduce.data.lines import Fault, Line, Skipped, read_lines
+from transduce.problem import Problem
 from transduce.text.codec import Reserved
 
 Names = str | Annotated[tuple[str, ...], Field(min_length=1)]
-Column = Annotated[int, Field(ge=1)] | str
-Columns = Column | Annotated[tuple[Column, ...], Field(min_length=1)]
 
 
 class Row(NamedTuple):
@@ -29,6 +27,7 @@ class Row(NamedTuple):
     source: Line
     references: tuple[Line, ...]
     weight: Line | None = None
+    ease: Line | None = None
     alignment: Line | None = None
 
 
@@ -63,6 +62,11 @@ class CorpusBlueprint(Part):
         return False
 
     @property
+    def graded(self) -> bool:
+        """Whether it is known how easy examples are."""
+        return False
+
+    @property
     def aligned(self) -> bool:
         """Whether it is known which words of source and target belong together."""
         return False
@@ -73,6 +77,8 @@ class CorpusBlueprint(Part):
             raise ValueError("tag: there are no sources to put it before; leave it out")
         if self.group and self.weighted:
             raise ValueError("group: rows with weights of their own stay apart; leave one out")
+        if self.group and self.graded:
+            raise ValueError("group: rows that are easy by themselves stay apart; leave one out")
         if self.group and self.aligned:
             raise ValueError("group: an alignment is of one target; leave one out")
         return self
@@ -109,9 +115,13 @@ class CorpusBlueprint(Part):
             empty = False
             references = tuple(line.text for line in row.references)
             source = f"{self.tag} {row.source.text}" if self.tag else row.source.text
-            weight = float(row.weight.text) if row.weight else 1.0
             yield Example(
-                {"source": source}, references, row.source.place, weight, self._alignment(row)
+                {"source": source},
+                references,
+                row.source.place,
+                weight=float(row.weight.text) if row.weight else 1.0,
+                ease=float(row.ease.text) if row.ease else 0.0,
+                alignment=self._alignment(row),
             )
         if empty:
             raise Problem("there is no example in it", str(base / self.files[0]))
@@ -120,6 +130,13 @@ class CorpusBlueprint(Part):
         pairs = parse(row.alignment.text) if row.alignment else ()
         first = 1 if self.tag else 0  # a tag is a word before the others
         return tuple((source + first, target) for source, target in pairs)
+
+    def _row(self, source: Line, others: list[Line]) -> Row:
+        """Return a row of which the last is what else is known, in the order of the settings."""
+        alignment = others.pop() if self.aligned else None
+        ease = others.pop() if self.graded else None
+        weight = others.pop() if self.weighted else None
+        return Row(source, tuple(others), weight, ease, alignment)
 
     def texts(self, base: Path, side: Literal["source", "target"]) -> Iterator[str]:
         """Yield the texts of a side that its vocabulary is learned from."""
@@ -151,8 +168,12 @@ class CorpusBlueprint(Part):
         """Return the first thing that is wrong with a row."""
         if fault := _text_fault(row.source, "source", self.max_characters):
             return fault
-        faults = (_text_fault(line, "target", self.max_characters) for line in row.references)
-        fault = next(filter(None, faults), None) or (row.weight and _weight_fault(row.weight))
+        faults = (
+            *(_text_fault(line, "target", self.max_characters) for line in row.references),
+            _number_fault(row.weight, "weight", "number from 0 on", least=0),
+            _number_fault(row.ease, "ease", "number", least=-math.inf),
+        )
+        fault = next(filter(None, faults), None)
         if fault or row.alignment is None:
             return fault
         return alignment_fault(row.alignment, row.source.text, [r.text for r in row.references])
@@ -176,14 +197,16 @@ def _text_fault(line: Line, side: str, most: int) -> Fault | None:
     return None
 
 
-def _weight_fault(line: Line) -> Fault | None:
+def _number_fault(line: Line | None, name: str, right: str, least: float) -> Fault | None:
+    if line is None or line.fault:
+        return line and line.fault
     try:
-        if not line.fault and 0 <= float(line.text) < float("inf"):
+        if least <= float(line.text) and math.isfinite(float(line.text)):
             return None
     except ValueError:
         pass
-    what = f"the weight {line.text[:30]!r} is no number from 0 on; write one, such as 0.5"
-    return line.fault or Fault(line.place, "wrong weight", what)
+    what = f"the {name} {line.text[:30]!r} is no {right}; write one, such as 0.5"
+    return Fault(line.place, f"wrong {name}", what)
 
 
 def _grouped(rows: Iterable[Row]) -> Iterator[Row]:
@@ -209,6 +232,8 @@ class ParallelBlueprint(CorpusBlueprint):
     """the file of targets, or several files: as many references of each source"""
     weight: str | None = None
     """the file of weights, a number a line: what the loss of each example counts"""
+    ease: str | None = None
+    """the file of how easy each example is, a number a line, for a curriculum of what is given"""
     alignment: str | None = None
     """the file of alignments, such as 0-0 2-1 a line: places of words, source before target"""
 
@@ -217,12 +242,16 @@ class ParallelBlueprint(CorpusBlueprint):
         return self.weight is not None
 
     @property
+    def graded(self) -> bool:
+        return self.ease is not None
+
+    @property
     def aligned(self) -> bool:
         return self.alignment is not None
 
     @property
     def files(self) -> tuple[str, ...]:
-        more = filter(None, (self.weight, self.alignment))
+        more = filter(None, (self.weight, self.ease, self.alignment))
         return (self.source, *several(self.target), *more)
 
     def rows(self, base: Path) -> Iterator[Row]:
@@ -233,9 +262,7 @@ class ParallelBlueprint(CorpusBlueprint):
                 short, long = paths[lines.index(None)], found[0].place.rpartition(":")[0]
                 what = f"this line is missing, but {long} goes on; give every line its counterpart"
                 raise Problem(what, f"{short}:{number}")
-            alignment = found.pop() if self.aligned else None
-            weight = found.pop() if self.weighted else None
-            yield Row(found[0], tuple(found[1:]), weight, alignment)
+            yield self._row(found[0], found[1:])
 
 
 class FilesBlueprint(CorpusBlueprint):
@@ -247,133 +274,3 @@ class FilesBlueprint(CorpusBlueprint):
     @property
     def files(self) -> tuple[str, ...]:
         return several(self.path)
-
-
-class Cells(NamedTuple):
-    """A row of a table."""
-
-    place: str
-    texts: list[str]
-
-
-class TableBlueprint(FilesBlueprint):
-    """A table: an example a row."""
-
-    source: Column = 1
-    """the column of sources, by number from 1 or by its name in the first row"""
-    target: Columns = 2
-    """the column of targets, or several columns: as many references of each source"""
-    header: bool = False
-    """the first row of each file holds names; that is so, too, if a column is given by name"""
-    weight: Column | None = None
-    """the column of weights: what the loss of each example counts"""
-    alignment: Column | None = None
-    """the column of alignments, such as 0-0 2-1: places of words, source before target"""
-
-    @property
-    def weighted(self) -> bool:
-        return self.weight is not None
-
-    @property
-    def aligned(self) -> bool:
-        return self.alignment is not None
-
-    @abstractmethod
-    def cells(self, path: Path) -> Iterator[Cells | Fault]:
-        """Yield the rows of one file."""
-
-    def rows(self, base: Path) -> Iterator[Row | Fault]:
-        for name in self.files:
-            yield from self._rows(self.cells(base / name))
-
-    def _rows(self, table: Iterator[Cells | Fault]) -> Iterator[Row | Fault]:
-        targets = self.target if isinstance(self.target, tuple) else (self.target,)
-        more = [column for column in (self.weight, self.alignment) if column is not None]
-        columns = (self.source, *targets, *more)
-        named = self.header or any(isinstance(column, str) for column in columns)
-        first: Cells | None = None
-        for row in table:
-            if isinstance(row, Fault):
-                if named and first is None:
-                    raise row.problem()
-                yield row
-                continue
-            if first is None:
-                first, places = row, [_find(column, row) for column in columns]
-                if named:
-                    continue
-            if len(row.texts) != len(first.texts):
-                yield _wrong_width(row, first)
-                continue
-            source, *others = (Line(row.place, row.texts[place]) for place in places)
-            alignment = others.pop() if self.aligned else None
-            weight = others.pop() if self.weighted else None
-            yield Row(source, tuple(others), weight, alignment)
-
-
-def _find(column: int | str, first: Cells) -> int:
-    """Return the index of a column in a table that starts with this row."""
-    if isinstance(column, int):
-        if column > len(first.texts):
-            what = f"there is no column {column}; the row has {len(first.texts)}"
-            raise Problem(what, first.place)
-        return column - 1
-    if column not in first.texts:
-        meant = nearest(column, first.texts)
-        hint = f"did you mean {meant!r}?" if meant else f"choose from ({', '.join(first.texts)})"
-        raise Problem(f"there is no column {column!r}; {hint}", first.place)
-    if first.texts.count(column) > 1:
-        raise Problem(f"several columns are called {column!r}; rename all but one", first.place)
-    return first.texts.index(column)
-
-
-def _wrong_width(row: Cells, first: Cells) -> Fault:
-    what = (
-        f"{len(row.texts)} columns, but {first.place} has {len(first.texts)}; give all rows the "
-        "same columns"
-    )
-    return Fault(row.place, "wrong number of columns", what)
-
-
-class TsvBlueprint(TableBlueprint):
-    """A table whose columns are separated by tabs; there is no quoting."""
-
-    kind: Literal["tsv"] = "tsv"
-
-    def cells(self, path: Path) -> Iterator[Cells | Fault]:
-        for line in read_lines(path):
-            yield line.fault or Cells(line.place, line.text.split("\t"))
-
-
-class CsvBlueprint(TableBlueprint):
-    """A table with quoting (RFC 4180); wrong quoting is always an error, as nothing after it is
-    sure."""
-
-    kind: Literal["csv"] = "csv"
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    """the character between columns"""
-
-    def cells(self, path: Path) -> Iterator[Cells | Fault]:
-        lines: list[Line] = []  # of the row that is being read
-        table = csv.reader(
-            _remember(read_lines(path), lines), delimiter=self.delimiter, strict=True
-        )
-        while True:
-            lines.clear()
-            try:
-                row = next(table)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                what = f"no CSV ({error}); check the quotes from here on"
-                raise Problem(what, lines[0].place if lines else str(path)) from None
-            fault = next((line.fault for line in lines if line.fault), None)
-            yield fault or Cells(lines[0].place, row)
-
-
-def _remember(lines: Iterable[Line], seen: list[Line]) -> Iterator[str]:
-    for line in lines:
-        if line.fault and line.fault.reason == ENDLESS:
-            raise line.fault.problem()
-        seen.append(line)
-        yield line.text + "\n"

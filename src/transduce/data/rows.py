@@ -67,6 +67,14 @@ class Rows(ABC):
     def starts(self) -> NDArray[np.int64]:
         """Return the first row of each example."""
 
+    def ease(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return how easy rows are, as their corpus says.
+
+        Raises:
+            ValueError: it does not say.
+        """
+        raise ValueError("nobody has said how easy the examples are")
+
     def turns(self, epoch: int) -> int:
         """Return how many turns an epoch has; by itself as many as there are rows."""
         return len(self)

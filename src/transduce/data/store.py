@@ -18,7 +18,16 @@ from transduce import folder
 from transduce.data.alignment import SOURCE, Alignments
 from transduce.data.batch import Batch, Example
 from transduce.data.digest import digest
-from transduce.data.encode import FACTS, TARGET, WEIGHTS, Encoding, Facts, LimitsBlueprint, encode
+from transduce.data.encode import (
+    EASES,
+    FACTS,
+    TARGET,
+    WEIGHTS,
+    Encoding,
+    Facts,
+    LimitsBlueprint,
+    encode,
+)
 from transduce.data.lines import Fault, Skipped
 from transduce.data.ragged import Ragged
 from transduce.data.read import CorpusBlueprint
@@ -44,6 +53,7 @@ class Store(Rows):
     places: Ragged
     first: NDArray[np.int64] = field(repr=False)  # row of each example, then the number of rows
     weights: NDArray[np.float64] | None = field(default=None, repr=False)  # of the examples
+    eases: NDArray[np.float64] | None = field(default=None, repr=False)  # of the examples
     alignments: Alignments | None = None
 
     def __len__(self) -> int:
@@ -97,16 +107,19 @@ class Store(Rows):
             for side, array in self.symbols.items()
         }
         target = gathered.pop(TARGET)
-        weights = None if self.weights is None else torch.from_numpy(self._weights(rows)).float()
+        weights = None
+        if self.weights is not None:
+            weights = torch.from_numpy(self.weights[self._examples(rows)]).float()
         alignment = None
         if self.alignments is not None:
             places = (self._places(side, rows, picks) for side in (SOURCE, TARGET))
             alignment = self.alignments.gather(rows, *places)
         return Batch(gathered, target, torch.from_numpy(rows), weights, alignment)
 
-    def _weights(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        assert self.weights is not None
-        return self.weights[self._examples(rows)]
+    def ease(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        if self.eases is None:
+            return super().ease(rows)
+        return self.eases[self._examples(rows)]
 
     def _examples(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the example that each row belongs to."""
@@ -181,9 +194,12 @@ def _open(path: Path, fingerprint: str) -> Store:
         first = np.asarray(np.memmap(path / "first", "<i8", "r"))
         if len(first) != facts.examples + 1 or first[-1] != facts.rows:
             raise ValueError("the file first is cut off")
-        weights = None
-        if (path / WEIGHTS).exists():
-            weights = np.asarray(np.memmap(path / WEIGHTS, "<f8", "r", shape=(facts.examples,)))
+        weights, eases = (
+            np.asarray(np.memmap(path / name, "<f8", "r", shape=(facts.examples,)))
+            if (path / name).exists()
+            else None
+            for name in (WEIGHTS, EASES)
+        )
     except (OSError, ValueError) as error:
         what = f"the store is damaged ({error.__class__.__name__}); delete this folder"
         raise Problem(what, str(path)) from None
@@ -194,7 +210,7 @@ def _open(path: Path, fingerprint: str) -> Store:
         symbols[side] = Ragged.open(path, side, dtype, count * facts.variants[side])
     places = Ragged.open(path, "places", "u1", facts.examples)
     alignments = Alignments.open(path, facts.rows, facts.variants)
-    return Store(fingerprint, facts, symbols, texts, places, first, weights, alignments)
+    return Store(fingerprint, facts, symbols, texts, places, first, weights, eases, alignments)
 
 
 def _make(

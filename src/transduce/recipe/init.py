@@ -17,15 +17,9 @@ from transduce.blueprint import dump
 from transduce.data.batch import Example
 from transduce.data.jsonl import JsonlBlueprint
 from transduce.data.lines import Skipped
-from transduce.data.read import (
-    Cells,
-    CorpusBlueprint,
-    CsvBlueprint,
-    ParallelBlueprint,
-    TableBlueprint,
-    TsvBlueprint,
-)
+from transduce.data.read import CorpusBlueprint, ParallelBlueprint
 from transduce.data.stream import BatchBlueprint
+from transduce.data.tables import Cells, CsvBlueprint, TableBlueprint, TsvBlueprint
 from transduce.evaluate import (
     BleuBlueprint,
     CharacterErrorRateBlueprint,

@@ -47,7 +47,12 @@ class WeighBlueprint(Blueprint):
             raise ValueError(f"corpus: {self.corpus.kind} text has no sources; give pairs")
         if isinstance(self.corpus, MixtureBlueprint):
             raise ValueError("corpus: weigh one corpus after the other, and mix the tables")
-        for name, there in (("weight", self.corpus.weighted), ("alignment", self.corpus.aligned)):
+        known = {
+            "weight": self.corpus.weighted,
+            "ease": self.corpus.graded,
+            "alignment": self.corpus.aligned,
+        }
+        for name, there in known.items():
             if there:
                 raise ValueError(f"corpus.{name}: the table will not hold it; leave it out")
         return self
