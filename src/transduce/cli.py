@@ -274,7 +274,10 @@ def synthesise(
     ],
     changes: SearchChanges = None,
     tag: Annotated[
-        str, typer.Option(metavar="<TAG>", help="A symbol to put before every source.")
+        str, typer.Option(metavar="<TAG>", help="A symbol for every source of the table.")
+    ] = "",
+    ask: Annotated[
+        str, typer.Option(metavar="<TAG>", help="A symbol for every line the model is asked.")
     ] = "",
     parts: Parts = None,
 ) -> None:
@@ -284,7 +287,7 @@ def synthesise(
 
     if side not in ("source", "target"):
         raise Problem(f"no such side {side!r}; choose source or target", "--side")
-    request = Request(run, text, side == "source", tag, changes or ())
+    request = Request(run, text, side == "source", tag, changes or (), ask)
     typer.echo(synthesise(request, out, parts or (), Show()))
 
 

@@ -17,7 +17,7 @@ from tiny import MODELS, bundle
 
 from transduce.cli import app
 from transduce.data.lines import Skipped
-from transduce.data.read import TsvBlueprint
+from transduce.data.tables import TsvBlueprint
 from transduce.problem import Problem
 from transduce.recipe import synthesise as module
 from transduce.recipe.synthesise import Request, synthesise
@@ -100,6 +100,29 @@ def test_samples_are_the_same_each_time_and_another_search_gives_others(
     assert one.read_bytes() == two.read_bytes() != three.read_bytes()
 
 
+@pytest.mark.parametrize("backwards", [True, False])
+def test_a_model_of_tags_is_asked_with_one_and_the_table_has_none(
+    home: Path, tmp_path: Path, backwards: bool
+) -> None:
+    tagged = bundle(MODELS["recurrent"], search="greedy", longest=(1.0, 3), reserved=("<2x>",))
+    tagged.save(tmp_path / "model", checkpoint.tensors(tagged.model), "")
+    (tmp_path / "mono").write_text("\n" + (home / "mono").read_text("utf-8"), encoding="utf-8")
+    ask = Request(tmp_path / "model", tmp_path / "mono", backwards, ask="<2x>")
+    said = synthesise(ask, tmp_path / "out.tsv", (), QUIET)
+    assert "1 blank lines" in said
+    asked = [f"<2x> {line}" for line in LINES]
+    answers = {r.source: r.text for r in Transducer.load(tmp_path / "model")(asked)}
+    rows = table(tmp_path / "out.tsv")
+    assert rows
+    for source, target in rows:
+        line, answer = (target, source) if backwards else (source, target)
+        assert answers[f"<2x> {line}"] == answer
+    with pytest.raises(Problem, match=r"no tag '<2y>'; choose from \(<2x>\)"):
+        synthesise(ask._replace(ask="<2y>"), tmp_path / "other.tsv", (), QUIET)
+    with pytest.raises(Problem, match="it has none; leave it out"):
+        synthesise(request(home)._replace(ask="<2x>"), tmp_path / "other.tsv", (), QUIET)
+
+
 CODE = """
 import sys
 from pathlib import Path
@@ -148,7 +171,7 @@ def test_what_cannot_go_on_is_refused(
         broken.setattr(PredictBlueprint, "answering", lambda *_, **__: fail)
         with pytest.raises(KeyboardInterrupt):
             synthesise(request(home), out, (), QUIET)
-    with pytest.raises(Problem, match="begun with another model, text, search, side or tag"):
+    with pytest.raises(Problem, match="begun with another model, text, search, side or tags"):
         synthesise(request(home, tag="<BT>"), out, (), QUIET)
     synthesise(request(home), out, (), QUIET)
     with pytest.raises(Problem, match="this file exists"):

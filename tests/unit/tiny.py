@@ -38,9 +38,11 @@ def bundle(
     joint: bool = False,
     longest: tuple[float, int] = (1.0, 10),
     texts: tuple[list[str], list[str]] = (SOURCES, TARGETS),
+    reserved: tuple[str, ...] = (),
 ) -> Bundle:
     """Make a random model that is sure of itself and says nothing but text."""
-    text = TextBlueprint.model_validate({"source": {"tokens": "characters"}, "joint": joint})
+    cut = {"source": {"tokens": "characters"}, "joint": joint, "reserved": reserved}
+    text = TextBlueprint.model_validate(cut)
     codecs = learn_codecs(text, *texts)
     facts = {"model": model, "search": search, "joint": joint, "longest": longest}
     torch.manual_seed(2)  # one of the draws whose models tell texts apart

@@ -36,6 +36,7 @@ class Request(NamedTuple):
     backwards: bool  # the answers are sources, the lines are targets
     tag: str = ""  # to stand before every source
     changes: Sequence[str] = ()  # of the search
+    ask: str = ""  # a tag that the model wants to see before every line
 
 
 @dataclass
@@ -62,9 +63,13 @@ def synthesise(request: Request, out: Path, parts: Sequence[Path], show: Show) -
         raise Problem("what is written is a table; let its name end in .tsv", str(out))
     if out.exists():
         raise Problem("this file exists; choose another name or remove it", str(out))
-    if "\t" in request.tag or request.tag != request.tag.strip():
-        raise Problem("a tag has no tab, and no space around it", "--tag")
+    for option, tag in (("--tag", request.tag), ("--ask", request.ask)):
+        if "\t" in tag or tag != tag.strip():
+            raise Problem("a tag has no tab, and no space around it", option)
     model, setting = asked(request.run, request.changes, parts)
+    if request.ask and request.ask not in (known := model.bundle.codecs["source"].reserved):
+        has = f"choose from ({', '.join(known)})" if known else "it has none; leave it out"
+        raise Problem(f"the model knows no tag {request.ask!r}; {has}", "--ask")
     if not model.panel.reads:
         raise Problem("a language model answers nothing; name a model that reads", str(request.run))
     if setting.own is not None:
@@ -94,7 +99,7 @@ def _identity(request: Request, setting: PredictBlueprint) -> str:
         "models": [fingerprint(model_folder(run)) for run in _asked(request, setting)],
         "text": folder.digest(request.text) if request.text.is_file() else None,
         "setting": setting.model_dump(mode="json"),
-        "request": [request.backwards, request.tag, BLOCK],
+        "request": [request.backwards, request.tag, BLOCK, request.ask],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -121,7 +126,7 @@ def _begun(unfinished: Path, identity: str, show: Show) -> Done:
     state = folder.read_json(unfinished / STATE)
     if state.pop("identity") != identity:
         raise Problem(
-            "it was begun with another model, text, search, side or tag; remove it, or choose "
+            "it was begun with another model, text, search, side or tags; remove it, or choose "
             "another name",
             str(unfinished),
         )
@@ -155,7 +160,7 @@ def _go_on(
     said, answer = time.monotonic(), setting.answering(model, ahead=BLOCK)
     with (unfinished / ROWS).open("ab") as table:
         while block := list(islice(lines, BLOCK)):
-            texts = _texts(model, setting, block, done.left_out)
+            texts = _texts(request, model, setting, block, done.left_out)
             for row in _rows(request, answer(texts, None), done.left_out):
                 table.write(row.encode())
                 done.rows += 1
@@ -173,15 +178,22 @@ def _force(table: BinaryIO) -> None:
 
 
 def _texts(
-    model: Transducer, setting: PredictBlueprint, block: Sequence[Line], left_out: Counter[str]
+    request: Request,
+    model: Transducer,
+    setting: PredictBlueprint,
+    block: Sequence[Line],
+    left_out: Counter[str],
 ) -> list[str]:
     """Return the texts of a block of lines that can be asked about; count the others."""
     texts = []
     for line in block:
-        if fault := _fault(line, model, cut=setting.split is not None):
+        text = f"{request.ask} {line.text}" if request.ask else line.text
+        if fault := _fault(line):
             left_out[fault] += 1
+        elif setting.split is None and not model.panel.fits(text):
+            left_out["lines longer than the model has positions for"] += 1
         else:
-            texts.append(line.text)
+            texts.append(text)
     return texts
 
 
@@ -192,20 +204,19 @@ def _rows(request: Request, results: Iterable[Result], left_out: Counter[str]) -
         if fault := _failure(result):
             left_out[fault] += 1
             continue
-        source, target = (answer, result.source) if request.backwards else (result.source, answer)
+        line = result.source.removeprefix(f"{request.ask} ") if request.ask else result.source
+        source, target = (answer, line) if request.backwards else (line, answer)
         yield f"{request.tag} {source}\t{target}\n" if request.tag else f"{source}\t{target}\n"
 
 
-def _fault(line: Line, model: Transducer, cut: bool) -> str | None:
-    """Return why a line cannot be asked about, which may be long if it is ``cut``."""
+def _fault(line: Line) -> str | None:
+    """Return why a line cannot be asked about, whatever the model."""
     if line.fault:
         return f"lines: {line.fault.reason}"
     if not line.text.strip():
         return "blank lines"
     if "\t" in line.text:
         return "lines with a tab"
-    if not cut and not model.panel.fits(line.text):
-        return "lines longer than the model has positions for"
     return None
 
 
