@@ -197,6 +197,10 @@ def test_training_again_finds_the_run_finished_and_refuses_another(transduce: Co
     answer = transduce(f"train my.yaml {' '.join(TINY)} seed=2")
     assert answer.code == 2
     assert "begun with other settings (seed" in answer.err
+    Path("runs/my/experiment.yaml").unlink()
+    answer = transduce(f"train my.yaml {' '.join(TINY)} seed=2")
+    assert answer.code == 2
+    assert "its experiment.yaml, which says what they are of, is gone" in answer.err
 
 
 @pytest.mark.parametrize("verb", ["verify", "predict"])

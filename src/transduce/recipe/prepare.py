@@ -30,6 +30,7 @@ from transduce.recipe import start
 from transduce.recipe.same import same_data, same_schedule
 from transduce.recipe.vocabularies import vocabularies
 from transduce.text.codec import TextCodec
+from transduce.train import checkpoint
 from transduce.train.progress import Show
 
 FREE = (  # settings that may change between the parts of a run without making it another run
@@ -212,6 +213,12 @@ def _same_experiment(experiment: Experiment, run: Path) -> None:
                 str(run),
             )
         same_schedule(begun, experiment, run)
+    elif checkpoint.every(run / "checkpoints"):
+        raise Problem(
+            "this run has checkpoints, but its experiment.yaml, which says what they are of, is "
+            "gone; put it back to go on, or choose another folder",
+            str(run),
+        )
     folder.make(run)
     text = blueprint.dump(experiment)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
