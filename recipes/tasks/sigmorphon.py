@@ -2,15 +2,17 @@
 
     python recipes/tasks/sigmorphon.py FOLDER RUN [RUN ...]
 
-Several runs are asked together, as an ensemble. Beside each rate stands that of the published
-baseline, an ensemble of neural transducers (the README of github.com/sigmorphon/2021-task1), and
-below them the means over the same languages.
+Several runs are asked together, as an ensemble. A run may have {language} in its name, where each
+has models of its own; those without any are left out. Beside each rate stands that of the
+published baseline, an ensemble of neural transducers (the README of
+github.com/sigmorphon/2021-task1), and below them the means over the same languages.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +32,15 @@ BASELINE: Final[dict[str, dict[str, float]]] = {
 }  # fmt: skip
 
 
+def models(names: Sequence[str], language: str) -> Transducer | None:
+    """Return what answers for a language: one run or several; None if it has none of its own."""
+    runs = [Path(name.replace("{language}", language)) for name in names]
+    if not all(run.exists() or str(run) in names for run in runs):
+        return None
+    first, *others = [Transducer.load(run) for run in runs]
+    return first.ensemble(others) if others else first
+
+
 def score(model: Transducer, path: Path, language: str) -> Score:
     """Return the rate of wrong words of a test file."""
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
@@ -40,18 +51,17 @@ def score(model: Transducer, path: Path, language: str) -> Score:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("runs", nargs="+")
     given = parser.parse_args()
     if not any(given.folder.glob("*/*_test.tsv")):
         raise Problem("it holds no medium/ or low/LANGUAGE_test.tsv", str(given.folder))
-    first, *others = [Transducer.load(run) for run in given.runs]
-    model = first.ensemble(others) if others else first
     for size, published in BASELINE.items():
-        print(f"| {size} | wrong words | baseline |\n| --- | ---: | ---: |")
-        rates = {}
+        rates: dict[str, float] = {}
         for language, rate in published.items():
             path = given.folder / size / f"{language}_test.tsv"
-            if path.exists():
+            if path.exists() and (model := models(given.runs, language)):
+                if not rates:
+                    print(f"| {size} | wrong words | baseline |\n| --- | ---: | ---: |")
                 found = score(model, path, language)
                 rates[language] = found.value
                 interval = f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"

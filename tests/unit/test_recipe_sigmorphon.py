@@ -24,6 +24,14 @@ TINY: Final = (
     "validation.every=2",
     "search=greedy",
 )
+OWN: Final = (
+    "start.run=run",
+    "data.train={kind: tsv, path: medium/dut_train.tsv, tag: <dut>}",
+    "data.dev={kind: tsv, path: medium/dut_dev.tsv, tag: <dut>}",
+    "train.max_steps=2",
+    "train.precision=fp32",
+    "validation.every=2",
+)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in TASKS.glob("*.yaml")))
@@ -63,6 +71,13 @@ def test_from_words_to_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "| 14.7 |" in done.stdout
     assert "| 22.00 |" in done.stdout
 
+    own = read(TASKS / "sigmorphon_language.yaml", Experiment, OWN)
+    assert train(own, tmp_path, tmp_path / "dut-1", Show(quiet=True)) == 0
+    done = table(tmp_path, tmp_path / "run", tmp_path / "{language}-1")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1].strip() for line in done.stdout.split("\n") if line]
+    assert rows == ["medium", "---", "dut", "mean of 1"]
+
 
 def test_a_folder_without_words_is_refused_in_a_line(tmp_path: Path) -> None:
     done = table(tmp_path, tmp_path / "run")
@@ -70,6 +85,6 @@ def test_a_folder_without_words_is_refused_in_a_line(tmp_path: Path) -> None:
     assert done.stderr == f"{tmp_path}: it holds no medium/ or low/LANGUAGE_test.tsv\n"
 
 
-def table(folder: Path, run: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TASKS / "sigmorphon.py"), str(folder), str(run)]
+def table(folder: Path, *runs: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(TASKS / "sigmorphon.py"), str(folder), *map(str, runs)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
