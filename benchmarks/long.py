@@ -25,6 +25,7 @@ from transduce.data.stream import START, Position
 from transduce.models.build import ModelBlueprint, build
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS, SPECIALS
+from transduce.train.fitting import TooLarge
 from transduce.train.loop import Plan, TrainState, steps
 from transduce.train.objective import CrossEntropyBlueprint, Learner
 from transduce.train.optimise import OptimiserBlueprint
@@ -104,9 +105,7 @@ def serve(options: argparse.Namespace) -> None:
     """Measure once and print it; end with TOO_MUCH where there is not so much memory."""
     try:
         print(json.dumps(measure(options.only, options.lengths[0], options)))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "alloc" not in str(error):
-            raise
+    except (MemoryError, TooLarge):
         sys.exit(TOO_MUCH)
 
 
