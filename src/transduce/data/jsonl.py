@@ -27,18 +27,6 @@ class JsonlBlueprint(FilesBlueprint):
     alignment: str | None = None
     """the key of the alignment, a text such as 0-0 2-1: places of words, source before target"""
 
-    @property
-    def weighted(self) -> bool:
-        return self.weight is not None
-
-    @property
-    def graded(self) -> bool:
-        return self.ease is not None
-
-    @property
-    def aligned(self) -> bool:
-        return self.alignment is not None
-
     def rows(self, base: Path) -> Iterator[Row | Fault]:
         for name in self.files:
             for line in read_lines(base / name):

@@ -59,17 +59,21 @@ class CorpusBlueprint(Part):
     @property
     def weighted(self) -> bool:
         """Whether examples have weights."""
-        return False
+        return self._says("weight")
 
     @property
     def graded(self) -> bool:
         """Whether it is known how easy examples are."""
-        return False
+        return self._says("ease")
 
     @property
     def aligned(self) -> bool:
         """Whether it is known which words of source and target belong together."""
-        return False
+        return self._says("alignment")
+
+    def _says(self, key: str) -> bool:
+        """Whether it says where its rows have this; not every kind of corpus can."""
+        return getattr(self, key, None) is not None
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -236,18 +240,6 @@ class ParallelBlueprint(CorpusBlueprint):
     """the file of how easy each example is, a number a line, for a curriculum of what is given"""
     alignment: str | None = None
     """the file of alignments, such as 0-0 2-1 a line: places of words, source before target"""
-
-    @property
-    def weighted(self) -> bool:
-        return self.weight is not None
-
-    @property
-    def graded(self) -> bool:
-        return self.ease is not None
-
-    @property
-    def aligned(self) -> bool:
-        return self.alignment is not None
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -41,18 +41,6 @@ class TableBlueprint(FilesBlueprint):
     alignment: Column | None = None
     """the column of alignments, such as 0-0 2-1: places of words, source before target"""
 
-    @property
-    def weighted(self) -> bool:
-        return self.weight is not None
-
-    @property
-    def graded(self) -> bool:
-        return self.ease is not None
-
-    @property
-    def aligned(self) -> bool:
-        return self.alignment is not None
-
     @abstractmethod
     def cells(self, path: Path) -> Iterator[Cells | Fault]:
         """Yield the rows of one file."""
