@@ -33,6 +33,7 @@ from transduce.models.seq2seq import Seq2Seq
 from transduce.search import AtLeast, Beam, Greedy, StepwiseSearch
 from transduce.sequences import Sequences
 from transduce.text.vocabulary import BOS, EOS, SPECIALS
+from transduce.train.compiled import compile_layers
 from transduce.train.loop import Plan, TrainState, steps
 from transduce.train.objective import CrossEntropyBlueprint, Learner
 from transduce.train.optimise import OptimiserBlueprint
@@ -149,18 +150,11 @@ def matrix_rate(sizes: Sizes, device: torch.device) -> float:
     return 5 * 2 * sizes.product**3 / best
 
 
-def compiled(model: Seq2Seq) -> None:
-    """Let torch compile each Transformer layer for itself, for any shapes."""
-    for part in (*model.encoders.values(), model.decoder):
-        for layer in getattr(part, "layers", ()):
-            layer.compile(dynamic=True)
-
-
 def training(name: str, sizes: Sizes, device: torch.device, compiling: bool) -> tuple[float, float]:
     """Return target tokens and operations per second."""
     learner = Learner(made(name, sizes).to(device), CrossEntropyBlueprint().build())
     if compiling:
-        compiled(learner.model)
+        compile_layers(learner.model)
     optimiser = OptimiserBlueprint()
     precision = Precision(torch.bfloat16, "as printed")
     plan = Plan(optimiser, 10**9, 1, 1, device, precision)
@@ -304,12 +298,12 @@ def train_table(sizes: Sizes, device: torch.device, rate: float, compiling: bool
     """Return the table of training."""
     rows = []
     for name in MODELS:
-        for compile_layers in [False, True] if compiling and "Transformer" in name else [False]:
-            label = f"{name}, layers compiled" if compile_layers else name
+        for compiled in [False, True] if compiling and "Transformer" in name else [False]:
+            label = f"{name}, layers compiled" if compiled else name
             try:
-                tokens, done = training(name, sizes, device, compile_layers)
+                tokens, done = training(name, sizes, device, compiled)
             except Exception as error:
-                if not compile_layers:
+                if not compiled:
                     raise
                 rows.append([label, *["not compiled"] * 2, str(error).split("\n")[0][:80]])
                 continue

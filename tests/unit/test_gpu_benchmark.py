@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from transduce import tree
@@ -57,14 +56,6 @@ def test_steps_in_place_are_steps(gpu: Any, number: int) -> None:
     places = [leaf.data_ptr() for leaf, _ in tree.leaves(steps.state)]
     assert torch.equal(steps.run(11), gpu.growing(model, memory, prompt, 11))
     assert [leaf.data_ptr() for leaf, _ in tree.leaves(steps.state)] == places
-
-
-def test_each_layer_is_compiled_for_itself(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: seen.append(self))
-    model = gpu.made("base Transformer, 6+6, width 512", gpu.TINY._replace(layers=2))
-    gpu.compiled(model)
-    assert seen == [*model.encoders["source"].layers, *model.decoder.layers]
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -46,6 +46,7 @@ class MaskPool:
             else:
                 self._fill(pool, key[1])
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a graph would draw but once
     def apply(self, x: Float[Tensor, "*shape"], rate: float) -> Float[Tensor, "*shape"]:
         """Drop elements with probability ``rate`` (rounded to 1/256) and scale up the rest."""
         key = (x.dtype, rate)
@@ -139,7 +140,8 @@ class Dropout(nn.Module):
         pool = _pool.get()
         if pool is None or x.device.type != "cpu":
             return F.dropout(x, self.rate)
-        return pool.apply(x, self.rate)
+        dropped: Tensor = pool.apply(x, self.rate)
+        return dropped
 
     def mask(self, x: Float[Tensor, "N *T E"], width: int) -> Float[Tensor, "N D"] | None:
         """Return what all positions of these rows are multiplied with: nothing."""

@@ -36,6 +36,7 @@ from transduce.recipe.validate import (
 from transduce.recipe.writing import Writing
 from transduce.train import checkpoint
 from transduce.train.bound import bound
+from transduce.train.compiled import compile_layers
 from transduce.train.loop import Plan, TrainState, Update
 from transduce.train.moving_average import MovingAverage
 from transduce.train.objective import Learner
@@ -74,6 +75,8 @@ class Run:
         setting.sharding.admit(setting.objective)
         objective = setting.objective.build(task(self.transducer, prepared.train, kept))
         learner = group.spread(Learner(model, objective))
+        if setting.compile:
+            compile_layers(learner.model)
         self.state = TrainState(learner, setting.optimiser.build(learner.model), Position(0, 0))
         if setting.moving_average is not None:
             self.state.average = MovingAverage(learner.model, setting.moving_average)
