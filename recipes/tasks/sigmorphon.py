@@ -1,10 +1,11 @@
 """The errors of a model of recipes/tasks/sigmorphon.yaml in each language that has a test file.
 
-    python recipes/tasks/sigmorphon.py FOLDER RUN [RUN ...]
+    python recipes/tasks/sigmorphon.py FOLDER RUN [RUN ...] [--second RUN]
 
-Several runs are asked together, as an ensemble. A run may have {language} in its name, where each
-has models of its own; those without any are left out. Beside each rate stands that of the
-published baseline, an ensemble of neural transducers (the README of
+Several runs are asked together, as an ensemble. With --second their eight best answers are judged
+by another run as well, such as one that writes from right to left (Liu 2016). A run may have
+{language} in its name, where each has models of its own; those without any are left out. Beside
+each rate stands that of the published baseline, an ensemble of neural transducers (the README of
 github.com/sigmorphon/2021-task1), and below them the means over the same languages.
 """
 
@@ -18,6 +19,7 @@ from typing import Final
 
 from transduce.evaluate import Score, SequenceErrorBlueprint, evaluate
 from transduce.problem import Problem
+from transduce.rerank import Witness, rerank
 from transduce.transducer import Transducer
 
 BASELINE: Final[dict[str, dict[str, float]]] = {
@@ -32,6 +34,9 @@ BASELINE: Final[dict[str, dict[str, float]]] = {
 }  # fmt: skip
 
 
+CANDIDATES: Final = 8
+
+
 def models(names: Sequence[str], language: str) -> Transducer | None:
     """Return what answers for a language: one run or several; None if it has none of its own."""
     runs = [Path(name.replace("{language}", language)) for name in names]
@@ -41,10 +46,14 @@ def models(names: Sequence[str], language: str) -> Transducer | None:
     return first.ensemble(others) if others else first
 
 
-def score(model: Transducer, path: Path, language: str) -> Score:
+def score(model: Transducer, second: Transducer | None, path: Path, language: str) -> Score:
     """Return the rate of wrong words of a test file."""
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
-    answers = [result.text for result in model.predict(f"<{language}> {word}" for word, _ in rows)]
+    sources = [f"<{language}> {word}" for word, _ in rows]
+    results = list(model.predict(sources, alternatives=CANDIDATES - 1 if second else 0))
+    if second is not None:
+        results = rerank(results, [Witness(second, "answer")])
+    answers = [result.text for result in results]
     return evaluate([SequenceErrorBlueprint().build()], answers, [[said] for _, said in rows])[0]
 
 
@@ -52,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("runs", nargs="+")
+    parser.add_argument("--second", metavar="RUN")
     given = parser.parse_args()
     if not any(given.folder.glob("*/*_test.tsv")):
         raise Problem("it holds no medium/ or low/LANGUAGE_test.tsv", str(given.folder))
@@ -62,7 +72,8 @@ def main() -> None:
             if path.exists() and (model := models(given.runs, language)):
                 if not rates:
                     print(f"| {size} | wrong words | baseline |\n| --- | ---: | ---: |")
-                found = score(model, path, language)
+                second = models([given.second], language) if given.second else None
+                found = score(model, second, path, language)
                 rates[language] = found.value
                 interval = f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
                 print(f"| {language} | {interval} | {rate:.1f} |", flush=True)

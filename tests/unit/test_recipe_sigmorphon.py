@@ -77,6 +77,9 @@ def test_from_words_to_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1].strip() for line in done.stdout.split("\n") if line]
     assert rows == ["medium", "---", "dut", "mean of 1"]
+    judged = table(tmp_path, tmp_path / "run", "--second", tmp_path / "{language}-1")
+    assert judged.returncode == 0, judged.stderr
+    assert [line.split("|")[1] for line in judged.stdout.split("\n") if line][2] == " dut "
 
 
 def test_a_folder_without_words_is_refused_in_a_line(tmp_path: Path) -> None:
@@ -85,6 +88,6 @@ def test_a_folder_without_words_is_refused_in_a_line(tmp_path: Path) -> None:
     assert done.stderr == f"{tmp_path}: it holds no medium/ or low/LANGUAGE_test.tsv\n"
 
 
-def table(folder: Path, *runs: Path) -> subprocess.CompletedProcess[str]:
+def table(folder: Path, *runs: Path | str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(TASKS / "sigmorphon.py"), str(folder), *map(str, runs)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
