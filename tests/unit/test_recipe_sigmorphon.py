@@ -22,7 +22,7 @@ TINY: Final = (
     "train.max_steps=2",
     "train.precision=fp32",
     "validation.every=2",
-    "search=greedy",
+    "search.width=2",
 )
 OWN: Final = (
     "start.run=run",
