@@ -46,7 +46,7 @@ def models(names: Sequence[str], language: str) -> Transducer | None:
     return first.ensemble(others) if others else first
 
 
-def score(model: Transducer, second: Transducer | None, path: Path, language: str) -> Score:
+def score(path: Path, language: str, model: Transducer, second: Transducer | None = None) -> Score:
     """Return the rate of wrong words of a test file."""
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
     sources = [f"<{language}> {word}" for word, _ in rows]
@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("runs", nargs="+")
-    parser.add_argument("--second", metavar="RUN")
+    parser.add_argument("--second", metavar="RUN", nargs=1, default=[])
     given = parser.parse_args()
     if not any(given.folder.glob("*/*_test.tsv")):
         raise Problem("it holds no medium/ or low/LANGUAGE_test.tsv", str(given.folder))
@@ -69,14 +69,17 @@ def main() -> None:
         rates: dict[str, float] = {}
         for language, rate in published.items():
             path = given.folder / size / f"{language}_test.tsv"
-            if path.exists() and (model := models(given.runs, language)):
-                if not rates:
-                    print(f"| {size} | wrong words | baseline |\n| --- | ---: | ---: |")
-                second = models([given.second], language) if given.second else None
-                found = score(model, second, path, language)
-                rates[language] = found.value
-                interval = f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
-                print(f"| {language} | {interval} | {rate:.1f} |", flush=True)
+            if not path.exists():
+                continue
+            asked = [models(names, language) for names in (given.runs, given.second) if names]
+            if None in asked:
+                continue
+            if not rates:
+                print(f"| {size} | wrong words | baseline |\n| --- | ---: | ---: |")
+            found = score(path, language, *filter(None, asked))
+            rates[language] = found.value
+            interval = f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+            print(f"| {language} | {interval} | {rate:.1f} |", flush=True)
         if rates:
             mean = sum(rates.values()) / len(rates)
             same = sum(published[language] for language in rates) / len(rates)

@@ -68,7 +68,7 @@ def test_the_same_is_learned(name: str, recompute: bool) -> None:
 
 @pytest.mark.slow
 def test_a_run_is_compiled_by_the_compiler_of_this_machine(data: Path) -> None:
-    """The setting of an experiment, two lengths of stack, validation and all."""
+    """The setting of an experiment; validations are compiled as well."""
     layers = {"kind": "transformer", "width": 8, "heads": 2, "inner": 16, "layers": 1}
     changes = [f"model.encoder={layers}", f"model.decoder={layers}", "train.precision=fp32"]
     plain = losses(run(data, "plain", *changes))
