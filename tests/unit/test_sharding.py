@@ -36,6 +36,7 @@ from transduce.models.build import ModelBlueprint, build
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
 from transduce.train import checkpoint
+from transduce.train.compiled import compile_layers
 from transduce.train.loop import Plan, TrainState, Update, steps
 from transduce.train.moving_average import MovingAverage
 from transduce.train.objective import (
@@ -272,3 +273,15 @@ def test_single_numbers_are_refused(tmp_path: Path) -> None:
     run = Together(2, tmp_path / "log", single_number)
     assert run.codes() == [1, 2], run.said
     assert "is a single number, which has no rows" in run.said
+
+
+def compiling() -> None:
+    with joined(CPU, Sharded) as group:
+        state, _, _ = begin(group, Case(STACKS))
+        compile_layers(state.learner.model)
+
+
+def test_what_is_shared_out_is_not_compiled(tmp_path: Path) -> None:
+    run = Together(2, tmp_path / "log", compiling)
+    assert 2 in run.codes(), run.said
+    assert "layers that processes share out are not compiled" in run.said

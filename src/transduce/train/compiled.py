@@ -10,6 +10,7 @@ import torch
 from transduce.models.seq2seq import Seq2Seq
 from transduce.problem import Problem
 from transduce.train.sharding import STACKS
+from transduce.train.shares import is_shared
 
 WHERE = "train.compile"
 
@@ -21,8 +22,12 @@ def compile_layers(model: Seq2Seq, backend: str | Callable[..., Any] = "inductor
     searches and taps, would be cut into pieces.
 
     Raises:
-        Problem: the model has no layers that can be, or torch cannot compile here.
+        Problem: the model has no layers that can be, or shares them with other processes, or torch
+            cannot compile here.
     """
+    if any(is_shared(parameter) for parameter in model.parameters()):
+        what = "layers that processes share out are not compiled; leave it or sharding out"
+        raise Problem(what, WHERE)
     stacks = [part for part in model.modules() if isinstance(part, STACKS)]
     if not stacks:
         what = "only layers of a Transformer or of convolutions are compiled; leave it out"
