@@ -99,8 +99,8 @@ class TrainBlueprint(Blueprint):
     """compute what is inside each layer again for its gradient instead of keeping it: less memory,
     more time, the same bits"""
     compile: bool = False
-    """let torch compile each layer of a Transformer or of convolutions: faster on a GPU, after
-    a minute or more at the start; the same but for rounding"""
+    """let torch compile each layer of a Transformer or of convolutions, meant for GPUs: a minute or
+    more at the start, then fewer kernels; the same but for rounding"""
     memory: Memory | None = None
     """what this process may take of a computer's memory, such as 6 GB; batches that would take more
     are computed in parts. auto: most of what is free at the start; null: no bound"""

@@ -87,6 +87,11 @@ def test_a_model_without_such_layers_is_refused() -> None:
         compile_layers(recurrent)
 
 
+def test_the_setting_reaches_the_model_of_a_run(data: Path) -> None:
+    with pytest.raises(Problem, match=r"train\.compile: only layers"):
+        run(data, "recurrent", "train.compile=true")
+
+
 def test_who_cannot_compile_is_told_why() -> None:
     def broken(graph: fx.GraphModule, given: list[Tensor]) -> Callable[..., Any]:
         raise RuntimeError("no compiler\nof that kind")
