@@ -218,8 +218,9 @@ def test_any_number_of_processes_goes_on_from_shares_and_with_them(stacks: Path)
     assert len({path.stat().st_size for path in model}) == 1
 
 
-def test_shares_learn_in_bf16_as_well(stacks: Path) -> None:
-    half = ("train.precision=bf16", "train.max_steps=4", "train.recompute=true")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_shares_learn_in_half_types_as_well(stacks: Path, precision: str) -> None:
+    half = (f"train.precision={precision}", "train.max_steps=4", "train.recompute=true")
     train(stacks, "one", 1, *half)
     train(stacks, "two", 2, *half, FULL)
     assert losses(stacks / "two") == pytest.approx(losses(stacks / "one"), rel=1e-2)

@@ -27,8 +27,11 @@ def padding_bias(mask: Bool[Tensor, "B S"], dtype: torch.dtype) -> Float[Tensor,
 
 
 def hide(hidden: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
-    """Return 0 where a position is seen and, where not, too little for any weight."""
-    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -1e9)
+    """Return 0 where a position is seen and, where not, too little for any weight.
+
+    It is within float16, twice, as infinity would make a weight of no number where all is hidden.
+    """
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -3e4)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transduce.nn.addition import Outlet
 from transduce.nn.dropout import Dropout, RowDropout
 from transduce.nn.recompute import recomputable
-from transduce.nn.steps import Cell, LayerState, NormedLayer, Steps
+from transduce.nn.steps import Cell, LayerState, NormedLayer, Steps, product_type
 from transduce.sequences import reverse
 from transduce.tree import detach
 
@@ -91,7 +91,7 @@ def _read(
     mask: Float[Tensor, "N D"] | None,
 ) -> tuple[Float[Tensor, "N T D"], LayerState]:
     """Let one layer read: fused where possible, else step by step."""
-    if isinstance(part, nn.RNNBase) and mask is None:
+    if isinstance(part, nn.RNNBase) and mask is None and not _in_float16_on_a_cpu(x):
         output, memory = (leaf[None].contiguous() for leaf in before)
         if cell != "lstm":
             x, output = part(x, output)
@@ -103,6 +103,11 @@ def _read(
         before = steps(step, None, before)
         outputs.append(before.output)
     return torch.stack(outputs, 1), before
+
+
+def _in_float16_on_a_cpu(x: Tensor) -> bool:
+    """Return whether it is computed in a type that oneDNN has no LSTM for on most processors."""
+    return x.device.type == "cpu" and product_type(x) == torch.float16
 
 
 class Stack(nn.Module):

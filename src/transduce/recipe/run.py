@@ -41,7 +41,7 @@ from transduce.train.loop import Plan, TrainState, Update
 from transduce.train.moving_average import MovingAverage
 from transduce.train.objective import Learner
 from transduce.train.parallel import ALONE, Group
-from transduce.train.precision import choose
+from transduce.train.precision import TYPES
 from transduce.train.progress import Show
 from transduce.train.signals import Broken, Stop
 from transduce.train.track import Journal, Record, TensorBoard
@@ -152,9 +152,10 @@ class Run:
         for problem in problems:
             self.show.say(f"warning: {problem}; going back to the checkpoint before it")
         step = self.group.tell(-1 if newest is None else checkpoint.number(newest))
-        bf16 = self.group.tell(self.plan.precision.dtype == torch.bfloat16)
+        types = list(TYPES.values())
+        agreed = int(self.group.tell(types.index(self.plan.precision.dtype)))
         if not self.group.first:  # what it measured beside the others says little
-            precision = choose("bf16" if bf16 else "fp32", self.plan.device)
+            precision = self.plan.precision._replace(dtype=types[agreed])
             self.plan = self.plan._replace(precision=precision)
         return None if step < 0 else self.checkpoints / checkpoint.name(int(step))
 

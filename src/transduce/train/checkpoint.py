@@ -70,6 +70,8 @@ def save(
         }
         if state.limit < math.inf:
             facts["limit"] = state.limit
+        if state.scale != 1:
+            facts["scale"] = state.scale
         if state.course:
             facts["course"] = [[one.epoch, *(x.hex() for x in one.losses)] for one in state.course]
         folder.write_json(fresh / STATE, facts)
@@ -160,7 +162,7 @@ def load(source: Path, state: TrainState) -> None:
     state.left_out, state.in_a_row, state.returns = (
         facts.get(name, 0) for name in ("left_out", "in_a_row", "returns")
     )
-    state.limit = facts.get("limit", math.inf)
+    state.limit, state.scale = facts.get("limit", math.inf), facts.get("scale", 1.0)
     state.course = [
         Measured(epoch, tuple(map(float.fromhex, losses)))
         for epoch, *losses in facts.get("course", [])

@@ -17,6 +17,7 @@ from transduce.data.follow import Measured
 from transduce.data.stream import Position
 from transduce.nn.dropout import MaskPool, drawing_from
 from transduce.nn.recompute import recomputing
+from transduce.train import scaling
 from transduce.train.bound import bounded
 from transduce.train.faults import Fault, FaultsBlueprint
 from transduce.train.fitting import Fitting
@@ -24,7 +25,7 @@ from transduce.train.memory import forget_shapes, keep_freed_memory
 from transduce.train.moving_average import MovingAverage
 from transduce.train.objective import Learner, Loss, Moment
 from transduce.train.optimise import OptimiserBlueprint
-from transduce.train.parallel import ALONE, Group
+from transduce.train.parallel import ALONE, Group, Sums
 from transduce.train.precision import Precision
 
 Stream = Iterator[tuple[Position, Batch]]
@@ -48,6 +49,7 @@ class TrainState:
     returns: int = 0  # times that the run went back to lower its rate
     course: list[Measured] = field(default_factory=list)  # what a mixture follows
     limit: float = math.inf  # positions of a batch for which memory has run out
+    scale: float = 1.0  # of the loss in the last update
 
 
 class Plan(NamedTuple):
@@ -92,19 +94,19 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
     pool, fitting = MaskPool(group.seed(plan.seed)), group.fitting(state.limit)
     while state.step < plan.steps:
         state.learner.train()
-        begun, limit = time.perf_counter(), fitting.limit
+        begun = time.perf_counter()
         keep_freed_memory(large=not plan.recompute)  # predicting may have chosen otherwise
         rate = _set_rate(state, plan)
         read = [next(stream) for _ in range(plan.accumulate)]
         batches = [batch for _, batch in read]
         tokens = sum(batch.tokens for batch in batches)
         mine = list(group.shares(batches))
-        losses = gradient(state.learner, mine, tokens, state.step, plan, pool, fitting)
+        state.scale = scaling.scale(state.scale, state.step, plan.precision)
         parameters = list(state.learner.parameters())
-        large = int(fitting.limit) if fitting.limit < limit else 0
-        total, nll, norm, too_large = group.sum(parameters, losses, large)
+        sums, finite = _summed(state, mine, tokens, plan, pool, fitting, group)
+        total, nll, norm, too_large = sums
         fault = None
-        if (norm + total).isfinite():  # both are, and a device is waited for once
+        if finite:
             nn.utils.clip_grads_with_norm_(parameters, plan.optimiser.clip, norm)
             state.optimiser.step()
             state.optimiser.zero_grad()
@@ -125,6 +127,42 @@ def steps(state: TrainState, stream: Stream, plan: Plan, group: Group = ALONE) -
         yield Update(state.step, tokens, total, nll, norm, rate, seconds, fault, too_large)
 
 
+def _summed(
+    state: TrainState,
+    batches: Sequence[Batch],
+    tokens: int,
+    plan: Plan,
+    pool: MaskPool,
+    fitting: Fitting,
+    group: Group,
+) -> tuple[Sums, bool]:
+    """Leave the gradient of the next update in the parameters; return sums, and if they are finite.
+
+    A gradient beyond float16 is computed again at a smaller scale; a fault is what is no number
+    at any.
+
+    Raises:
+        TooLarge: a single row does not fit into the memory.
+    """
+    parameters, factor = list(state.learner.parameters()), state.scale
+    while True:
+        losses = gradient(state.learner, batches, tokens, state.step, plan, pool, fitting, factor)
+        large = int(fitting.limit) if fitting.limit < state.limit else 0
+        sums = group.sum(parameters, losses, large)
+        finite = bool((sums.norm + sums.total).isfinite())  # both; a device is waited for once
+        if finite or factor == 1:
+            break
+        factor = factor / 2 if sums.total.isfinite() else 1.0
+    if finite and factor != 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.div_(factor)
+        sums = sums._replace(norm=sums.norm / factor)
+    if finite:
+        state.scale = factor
+    return sums, finite
+
+
 def gradient(
     learner: Learner,
     batches: Sequence[Batch],
@@ -133,8 +171,9 @@ def gradient(
     plan: Plan,
     pool: MaskPool,
     fitting: Fitting,
+    scale: float = 1.0,
 ) -> list[Loss]:
-    """Leave the gradient of the update after ``step`` in the parameters; return its losses.
+    """Leave ``scale`` times the gradient of the update after ``step``; return its losses.
 
     ``tokens`` are those of the whole update, of which these batches may be a share.
 
@@ -151,7 +190,7 @@ def gradient(
         precision, recompute = plan.precision.autocast(plan.device), recomputing(plan.recompute)
         with drawing_from(pool), precision, recompute:
             loss = learner(batch.to(plan.device), Moment(step, plan.seed))
-        (loss.total / tokens).backward()
+        (loss.total / (tokens / scale)).backward()
         return Loss(loss.total.detach(), loss.nll)
 
     with bounded(plan.memory):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch
 
-Setting = Literal["auto", "fp32", "bf16"]
+Setting = Literal["auto", "fp32", "bf16", "fp16"]
+
+TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+GAIN: Final = 1.2  # a half type has to be that many times as fast to be chosen
 
 
 class Precision(NamedTuple):
@@ -19,28 +22,31 @@ class Precision(NamedTuple):
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Return the context to run the forward pass in."""
-        return torch.autocast(device.type, torch.bfloat16, self.dtype == torch.bfloat16)
+        half = self.dtype != torch.float32
+        return torch.autocast(device.type, self.dtype if half else None, half)
 
     def __str__(self) -> str:
-        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
+        return next(name for name, dtype in TYPES.items() if dtype == self.dtype)
 
 
 def choose(setting: Setting, device: torch.device) -> Precision:
-    """Return the precision that was asked for; for "auto", bf16 where it is faster here."""
-    if setting == "fp32":
-        return Precision(torch.float32, "as configured")
-    if setting == "bf16":
-        return Precision(torch.bfloat16, "as configured")
+    """Return the precision that was asked for; for "auto", a half one where it is faster here.
+
+    That is bf16 but on a GPU that has none, where it is fp16.
+    """
+    if setting != "auto":
+        return Precision(TYPES[setting], "as configured")
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported(including_emulation=False)
+        half = "bf16" if able else "fp16"
+    elif torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        half = "bf16"
     else:
-        able = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if not able:
         return Precision(torch.float32, f"this {device.type} has no bf16 instructions")
-    gain = _time(torch.float32, device) / _time(torch.bfloat16, device)
-    if gain < 1.2:
-        return Precision(torch.float32, f"bf16 is {gain:.1f} times as fast here, not worth it")
-    return Precision(torch.bfloat16, f"{gain:.1f} times as fast as fp32 here")
+    gain = _time(torch.float32, device) / _time(TYPES[half], device)
+    if gain < GAIN:
+        return Precision(torch.float32, f"{half} is {gain:.1f} times as fast here, not worth it")
+    return Precision(TYPES[half], f"{gain:.1f} times as fast as fp32 here")
 
 
 def _time(dtype: torch.dtype, device: torch.device) -> float:
