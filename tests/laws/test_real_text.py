@@ -18,7 +18,7 @@ from transduce.search import Beam, Greedy, SearchBlueprint
 from transduce.train.progress import Show
 from transduce.transducer import Transducer
 
-COUNT: Final = 500
+COUNT: Final = 200
 MODELS: Final = {
     "recurrent": "{kind: recurrent, cell: gru, embedding: 64, width: 96, dropout: 0}",
     "transformer": "{kind: transformer, width: 64, layers: 1, heads: 4, inner: 128, dropout: 0}",
@@ -26,12 +26,12 @@ MODELS: Final = {
 CHANGES: Final = (
     "data.test=null",
     "text.source.tokens.size=500",
-    "train.max_steps=450",
+    "train.max_steps=300",
     "train.batch.tokens=800",
     "train.optimiser.rate=1e-2",
     "train.precision=fp32",
     "train.threads=1",
-    "validation.every=450",
+    "validation.every=300",
     "validation.examples=10",
     "metrics=[exact]",
     "search=greedy",
@@ -75,7 +75,7 @@ def test_the_answer_does_not_depend_on_the_batch(
     assert len({answer.text for answer in alone.values()}) > COUNT / 10, "it has learned something"
     in_order = sorted(sources, key=len)
     shuffled = random.Random(0).sample(sources, COUNT)
-    for rows, lines in ((7, shuffled), (64, sources), (64, in_order), (64, shuffled)):
+    for rows, lines in ((7, shuffled), (64, in_order), (64, shuffled)):
         found = answers(model, lines, search, rows)
         odd = [source for source in sources if found[source].text != alone[source].text]
         assert not odd, f"{len(odd)} differ in batches of {rows}, such as {odd[0]!r}"
