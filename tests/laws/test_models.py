@@ -239,7 +239,7 @@ def test_wide_beam_is_exact(encoder: str, decoder: str) -> None:
 
 @pairs(every=False)
 def test_answers_do_not_depend_on_the_batch(encoder: str, decoder: str) -> None:
-    given = case(encoder, decoder, 64, 12, 6)
+    given = case(encoder, decoder, 32, 12, 6)
     for search in (Greedy(), Beam(width=3)):
         testing.check_search_batch_mates(search, *given, sizes=(1, 7))
 
