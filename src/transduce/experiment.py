@@ -107,7 +107,7 @@ class TrainBlueprint(Blueprint):
     sharding: ShardingBlueprint = WholeBlueprint()
     """what of the model each of several processes holds; it may change while a run goes on"""
     precision: Setting = "auto"
-    """number type of the matrix products; auto: bf16, on a GPU without it fp16, if that is faster"""
+    """number type of the matrix products; auto: bf16 (fp16 on a GPU without it) if faster"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to compute; auto: on a GPU if there is one"""
     threads: int | None = Field(None, ge=1)

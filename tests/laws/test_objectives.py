@@ -133,12 +133,40 @@ def test_an_example_of_weight_two_counts_as_two(kind: str) -> None:
     teacher, _ = learning("transformer", "linear")
     objective = blueprint.build(task(batch, teacher.eval(), model.head.slots))
     learner = Learner(model, objective).eval()  # twins are only equal where nothing is dropped
-    heavy = replace(batch, weights=torch.tensor([2.0, 1.0, 0.0, 1.0]))
+    heavy = replace(batch, weights=torch.tensor([[2.0], [1.0], [0.0], [1.0]]))
     both = [learner(given, NOW) for given in (heavy, batch.take(torch.tensor([0, 0, 1, 3])))]
     torch.testing.assert_close(both[0].total, both[1].total)
     plain = learner(batch, NOW)
     assert both[0].nll == plain.nll
     assert both[0].total != plain.total
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_label_counts_as_often_as_it_weighs(head: str) -> None:
+    model, batch = learning("recurrent", head)
+    learner = Learner(model, CrossEntropyBlueprint(smoothing=0.0).build()).eval()
+    read, labels = model(batch.sources, batch.inputs, batch.labels), batch.labels
+    memory, out = model.read(batch.sources, batch.inputs)
+    said = model.head(out, model.head.start(memory)).gather(2, labels.data[..., None])[..., 0]
+    torch.testing.assert_close(-said[labels.mask()].sum(), read[0])
+    weights = torch.rand(labels.data.shape)
+    found = learner(replace(batch, weights=weights), NOW)
+    torch.testing.assert_close(found.total, -(said * weights)[labels.mask()].sum())
+    torch.testing.assert_close(found.nll, read[1])
+
+
+@pytest.mark.parametrize("kind", SETTINGS.keys() - {"adversarial"})  # it moves what hurts most
+def test_losses_of_labels_add_up(kind: str) -> None:
+    blueprint = ObjectiveBlueprint.choices()[kind].model_validate(SETTINGS[kind])
+    assert isinstance(blueprint, ObjectiveBlueprint)
+    model, batch = learning("recurrent", "linear")
+    teacher, _ = learning("transformer", "linear")
+    objective = blueprint.build(task(batch, teacher.eval(), model.head.slots))
+    learner = Learner(model, objective).eval()
+    one, other = torch.rand(2, *batch.labels.data.shape)
+    totals = [learner(replace(batch, weights=w), NOW).total for w in (one, other, one + other)]
+    torch.testing.assert_close(totals[0] + totals[1], totals[2])
+    assert totals[0] != totals[1]
 
 
 def test_weights_are_made_use_of_where_all_within_do() -> None:

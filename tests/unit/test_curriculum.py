@@ -105,7 +105,7 @@ def test_what_is_given_comes_in_its_order(rows: Rows) -> None:
 def test_weights_come_with_their_rows(rows: Rows) -> None:
     for _, (_, batch) in zip(range(5), batches(rows, BatchBlueprint(tokens=60), 1), strict=False):
         assert batch.weights is not None
-        assert batch.weights.tolist() == (batch.index % 3).tolist()
+        assert batch.weights[:, 0].tolist() == (batch.index % 3).tolist()
         moved = batch.to(torch.device("meta")).weights
         assert moved is not None
         assert moved.is_meta

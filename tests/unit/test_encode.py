@@ -160,9 +160,9 @@ def test_no_example_is_encoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyP
     seen: list[str] = []
     chunk = Encoding.chunk
 
-    def note(self: Encoding, examples: list[Example], aligned: bool = False) -> module.Chunk:
+    def note(self: Encoding, examples: list[Example], more: module.Extras) -> module.Chunk:
         seen.extend(example.place for example in examples)
-        return chunk(self, examples, aligned)
+        return chunk(self, examples, more)
 
     monkeypatch.setattr(Encoding, "chunk", note)
     made(tmp_path, write(tmp_path), encoding(1))

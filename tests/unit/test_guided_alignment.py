@@ -60,7 +60,7 @@ def test_the_formula_is_the_plain_loop() -> None:
     attention = torch.rand(3, 4, 5).softmax(-1).requires_grad_()
     pairs = [[(0, 1), (0, 4), (2, 2)], [], [(1, 0), (1, 1), (1, 3), (3, 3)]]
     given = Sequences.stack([torch.tensor(row).view(-1, 2) for row in pairs])
-    each = torch.tensor([2.0, 7.0, 0.5])
+    each = torch.rand(3, 4)
     for own in (None, each):
         expected = 0.0
         for row, links in enumerate(pairs):
@@ -68,7 +68,7 @@ def test_the_formula_is_the_plain_loop() -> None:
                 wanted = [s for u, s in links if u == t]
                 for s in wanted:
                     missed = -math.log(attention[row, t, s].item()) / len(wanted)
-                    expected += missed * (1.0 if own is None else float(own[row]))
+                    expected += missed * (1.0 if own is None else float(own[row, t]))
         found = divergence(attention, given, own)
         assert found.item() == pytest.approx(expected, rel=1e-6)
     torch.autograd.backward(found)
@@ -101,7 +101,7 @@ def test_parts_add_up_and_examples_count_by_their_weights(name: str) -> None:
     parts = [learned(objective, at, given.take(torch.arange(4)[rank::2])) for rank in range(2)]
     torch.testing.assert_close(sum(part.total for part, _ in parts), whole.total)
     assert_near({n: parts[0][1][n] + parts[1][1][n] for n in gradient}, gradient)
-    heavy = replace(given, weights=torch.tensor([2.0, 1.0, 0.0, 1.0]))
+    heavy = replace(given, weights=torch.tensor([[2.0], [1.0], [0.0], [1.0]]))
     twice, _ = learned(objective, at, given.take(torch.tensor([0, 0, 1, 3])))
     torch.testing.assert_close(learned(objective, at, heavy)[0].total, twice.total)
 

@@ -146,7 +146,7 @@ def test_learning_reaches_a_similar_loss_in_all(part: dict[str, object]) -> None
 def faint_gradient(chosen: Precision, scale: float) -> Tensor:
     """Return the gradient at the bottom of a model for examples that count next to nothing."""
     state, (_, batch) = begin(TRANSFORMER), next(reversals())
-    batch = replace(batch, weights=torch.full((32,), 1e-5))
+    batch = replace(batch, weights=torch.full((32, 1), 1e-5))
     plan, pool = Plan(OPTIMISER, 1, 1, 1, CPU, chosen), MaskPool(1)
     gradient(state.learner, [batch], batch.tokens, 0, plan, pool, Fitting(), scale)
     found = state.learner.get_parameter("model.encoders.source.embedding.weight").grad

@@ -80,22 +80,33 @@ def link(
     Numbers are from 1: for PAIRS source, target, source, target and so on in one row; for each side
     the word of every symbol, a row for each variant.
     """
-    texts = {SOURCE: example.sources[SOURCE], TARGET: example.references[0]}
-    wanted = bool(example.alignment)
-    words = {
-        side: [codecs[side].words(ids) if wanted else [] for ids in variants[side]]
-        for side in texts
-    }
-    for side, text in texts.items() if wanted else ():
-        count, shown = len(text.split()), {max(found, default=0) for found in words[side]}
-        if shown != {count} or count > MOST:
-            what = (
-                f"the {side} has {count} words and its symbols show {max(shown)}, so that its "
-                f"alignment means nothing; look at text.{side}, or leave the alignment blank"
-            )
-            return Fault(example.place, "words that symbols do not show", what)
+    words: dict[str, list[list[int]]] = {}
+    for side in (SOURCE, TARGET):
+        words[side] = [[] for _ in variants[side]]
+        if example.alignment:
+            found = words_of(example, side, variants[side], codecs[side])
+            if isinstance(found, str):
+                what = f"{found}, so that its alignment means nothing; look at text.{side}, or "
+                what += "leave the alignment blank"
+                return Fault(example.place, "words that symbols do not show", what)
+            words[side] = found
     pairs = [place + 1 for pair in example.alignment for place in pair]
     return dict(zip(FILES, ([pairs], words[SOURCE], words[TARGET]), strict=True))
+
+
+def words_of(
+    example: Example, side: str, variants: Sequence[list[int]], codec: TextCodec
+) -> list[list[int]] | str:
+    """Return the word of every symbol, from 1, for each variant; a text if they are not those read.
+
+    0 stands for a symbol of white space alone.
+    """
+    text = example.references[0] if side == TARGET else example.sources[side]
+    found = [codec.words(ids) for ids in variants]
+    count, shown = len(text.split()), {max(words, default=0) for words in found}
+    if shown != {count} or count > MOST:
+        return f"the {side} has {count} words and its symbols show {max(shown)}"
+    return found
 
 
 class LinksWriter:

@@ -19,6 +19,7 @@ class Example:
     references: tuple[str, ...]
     place: str  # where it was read, as file:line
     weight: float = 1.0  # what its loss counts in training
+    word_weights: tuple[float, ...] = ()  # of each word of its only reference, and maybe its end
     ease: float = 0.0  # the higher the easier, for a curriculum
     alignment: tuple[tuple[int, int], ...] = ()  # places of words, source before target
 
@@ -34,7 +35,7 @@ class Batch:
     sources: dict[str, Sequences]
     target: Sequences | None  # None where only the sources are known
     index: Int[Tensor, "B"]  # the position of each row in its corpus
-    weights: Float[Tensor, "B"] | None = None  # what the loss of each counts; None: all the same
+    weights: Float[Tensor, "B #T"] | None = None  # what the loss of labels counts; None: 1
     # of each row the pairs (place of a label, place of a source symbol) that belong together
     alignment: Sequences | None = None
 
@@ -58,14 +59,21 @@ class Batch:
         """The number of labels; ask before the batch moves to a device, or wait for the device."""
         return int(self.labels.lengths.sum())
 
+    @property
+    def label_weights(self) -> Float[Tensor, "B T"] | None:
+        """What the loss of every label counts; None: 1."""
+        return None if self.weights is None else self.weights.expand_as(self.labels.data)
+
     def take(self, rows: Int[Tensor, "M"]) -> Batch:
         """Return some of the rows, no longer than they have to be."""
+        target = self.target.take(rows) if self.target else None
+        labels = target.size - 1 if target else 0
         return replace(
             self,
             sources={name: source.take(rows) for name, source in self.sources.items()},
-            target=self.target.take(rows) if self.target else None,
+            target=target,
             index=self.index[rows],
-            weights=None if self.weights is None else self.weights[rows],
+            weights=None if self.weights is None else self.weights[rows, :labels],
             alignment=self.alignment.take(rows) if self.alignment else None,
         )
 

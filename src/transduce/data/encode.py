@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -23,13 +22,14 @@ from transduce.data.lines import Fault, Skipped
 from transduce.data.ragged import RaggedWriter
 from transduce.data.read import CorpusBlueprint
 from transduce.data.rows import Counts
+from transduce.data.weights import WeightsWriter, of_labels
 from transduce.problem import Problem
 from transduce.text.codec import TextCodec
 from transduce.text.vocabulary import BOS, EOS, UNK
 
 TARGET = "target"  # the codec of that name is the target's, any other one that of a source
 FACTS = "facts.json"
-WEIGHTS, EASES = "weights", "eases"
+EASES = "eases"
 CHUNK: Final = 250  # examples that are encoded together
 ALONE: Final = 80  # chunks that one process encodes before it is worth to have several
 
@@ -82,9 +82,17 @@ class Chunk(NamedTuple):
     places: list[bytes]
     references: list[int]  # how many each example has
     weights: list[float]
+    label_weights: list[list[float]]  # of a weighted corpus, of each variant of its targets
     eases: list[float]
     faults: list[Fault]  # why others are not there
     links: list[Links]  # of an aligned corpus
+
+
+class Extras(NamedTuple):
+    """What a corpus says of its examples beside their texts."""
+
+    weighted: bool = False
+    aligned: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,23 +139,19 @@ class Encoding:
         """Return the names of the sides, the target last."""
         return [*(side for side in self.codecs if side != TARGET), TARGET]
 
-    def chunk(self, examples: Sequence[Example], aligned: bool = False) -> Chunk:
-        """Encode examples together, with their alignments if there are any."""
+    def chunk(self, examples: Sequence[Example], more: Extras) -> Chunk:
+        """Encode examples together, with what else there is."""
         sides: dict[str, list[Encoded]] = {side: [] for side in self.sides()}
-        chunk = Chunk({}, [], [], [], [], [], [])
+        chunk = Chunk({}, [], [], [], [], [], [], [])
         for example in examples:
             encoded = self.encode(example)
             if isinstance(encoded, Fault):
                 chunk.faults.append(encoded)
                 continue
-            if aligned:
-                links = link(
-                    example, {one.side: one.variants for one in encoded}, self._reading(example)
-                )
-                if isinstance(links, Fault):
-                    chunk.faults.append(links)
-                    continue
-                chunk.links.append(links)
+            fault = self._add(chunk, example, encoded, more)
+            if fault:
+                chunk.faults.append(fault)
+                continue
             for one in encoded:
                 sides[one.side].append(one)
             chunk.places.append(example.place.encode())
@@ -156,6 +160,27 @@ class Encoding:
             chunk.eases.append(example.ease)
         chunk.columns.update((side, self._column(side, found)) for side, found in sides.items())
         return chunk
+
+    def _add(
+        self, chunk: Chunk, example: Example, encoded: Sequence[Encoded], more: Extras
+    ) -> Fault | None:
+        """Add what is known of the words of an example; return what is wrong with that."""
+        codecs = self._reading(example) if more.aligned or example.word_weights else self.codecs
+        links: Links | Fault | None = None
+        labels: list[list[float]] | Fault = []
+        if more.aligned:
+            links = link(example, {one.side: one.variants for one in encoded}, codecs)
+        if more.weighted:
+            targets = [ids for one in encoded if one.side == TARGET for ids in one.variants]
+            labels = of_labels(example, targets, codecs[TARGET])
+        if isinstance(links, Fault):
+            return links
+        if isinstance(labels, Fault):
+            return labels
+        chunk.label_weights.extend(labels)
+        if links:
+            chunk.links.append(links)
+        return None
 
     def _column(self, side: str, found: Sequence[Encoded]) -> Column:
         start = [BOS] if side == TARGET else []
@@ -179,7 +204,7 @@ def encode(path: Path, corpus: CorpusBlueprint, base: Path, encoding: Encoding) 
     """
     skipped = Skipped()
     chunks = _chunks(corpus.read(base, skipped))
-    work = partial(encoding.chunk, aligned=corpus.aligned)
+    work = partial(encoding.chunk, more=Extras(corpus.weighted, corpus.aligned))
     alone = map(work, islice(chunks, ALONE))
     with ExitStack() as files:
         writer = _Writer(path, encoding, files, corpus)
@@ -228,12 +253,8 @@ class _Writer:
         self.counts = dict.fromkeys(self.columns, Counts(0, 0, 0, 0))
         self.places = files.enter_context(RaggedWriter(path, "places", "u1"))
         self.first = files.enter_context((path / "first").open("wb"))
-        numbers = {WEIGHTS: corpus.weighted, EASES: corpus.graded}
-        self.numbers = {
-            name: files.enter_context((path / name).open("wb"))
-            for name, there in numbers.items()
-            if there
-        }
+        self.weights = WeightsWriter(path, files) if corpus.weighted else None
+        self.eases = files.enter_context((path / EASES).open("wb")) if corpus.graded else None
         self.links = LinksWriter(path, files) if corpus.aligned else None
         self.examples = self.rows = 0
 
@@ -246,9 +267,10 @@ class _Writer:
         self.places.extend(b"".join(chunk.places), list(map(len, chunk.places)))
         ends = self.rows + np.cumsum([0, *chunk.references], dtype="<i8")
         self.first.write(ends[:-1].tobytes())
-        for name, file in self.numbers.items():
-            found = chunk.weights if name == WEIGHTS else chunk.eases
-            file.write(struct.pack(f"<{len(found)}d", *found))
+        if self.weights:
+            self.weights.extend(chunk.weights, chunk.label_weights)
+        if self.eases:
+            self.eases.write(np.array(chunk.eases, "<f8").tobytes())
         if self.links:
             self.links.extend(chunk.links)
         self.examples += len(chunk.references)

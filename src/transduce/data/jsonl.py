@@ -21,7 +21,7 @@ class JsonlBlueprint(FilesBlueprint):
     target: str = "target"
     """the key of the target, a text, or a list of texts: as many references of the source"""
     weight: str | None = None
-    """the key of the weight, a number: what the loss of each example counts"""
+    """the key of the weight, a number, or one for each word: what the loss of an example counts"""
     ease: str | None = None
     """the key of how easy the example is, a number, for a curriculum of what is given"""
     alignment: str | None = None
@@ -51,7 +51,7 @@ class JsonlBlueprint(FilesBlueprint):
             raise ValueError(f"{self.target!r} is an empty list; write a text")
         references = targets if isinstance(targets, list) else [targets]
         texts = [_text(target, self.target) for target in references]
-        texts += [json.dumps(_value(record, key)) for key in (self.weight, self.ease) if key]
+        texts += [_numbers(_value(record, key)) for key in (self.weight, self.ease) if key]
         if self.alignment:
             texts.append(_text(_value(record, self.alignment), self.alignment))
         return self._row(
@@ -72,6 +72,10 @@ def _value(record: dict[str, Any], key: str) -> Any:
         hint = f"did you mean {meant!r}?" if meant else f"there is ({', '.join(record)})"
         raise ValueError(f"there is no key {key!r}; {hint}")
     return record[key]
+
+
+def _numbers(value: Any) -> str:
+    return " ".join(map(json.dumps, value)) if isinstance(value, list) else json.dumps(value)
 
 
 def _text(value: Any, key: str) -> str:

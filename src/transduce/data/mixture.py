@@ -22,6 +22,7 @@ from transduce.data.lines import Fault, Skipped
 from transduce.data.read import CorpusBlueprint, Row
 from transduce.data.rows import Counts, Picks, Rows
 from transduce.data.shuffle import permute
+from transduce.data.weights import beside
 from transduce.sequences import Sequences
 
 ITSELF = ("group", "max_characters", "on_bad_line", "tag")  # what each corpus says for itself
@@ -209,18 +210,18 @@ class Mixed(Rows):
             side: _together([batch.sources[side] for batch in batches], back)
             for side in batches[0].sources
         }
-        targets = [batch.target for batch in batches if batch.target is not None]
+        target = _together([b.target for b in batches if b.target is not None], back)
         weights = None
         if any(batch.weights is not None for batch in batches):
             # Where others have weights, a corpus without counts as it stands.
-            each = [torch.ones(len(b)) if b.weights is None else b.weights for b in batches]
-            weights = torch.cat(each)[back]
+            each = [torch.ones(len(b), 1) if b.weights is None else b.weights for b in batches]
+            weights = beside(each, target.size - 1)[back]
         alignment = None
         if any(batch.alignment is not None for batch in batches):
             alignment = _together(
                 [batch.alignment or _unknown(len(batch)) for batch in batches], back
             )
-        return Batch(sources, _together(targets, back), torch.from_numpy(rows), weights, alignment)
+        return Batch(sources, target, torch.from_numpy(rows), weights, alignment)
 
     def beyond(self, side: str, most: int) -> Fault | None:
         faults = (part.beyond(side, most) for part in self.parts)

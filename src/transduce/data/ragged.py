@@ -123,7 +123,9 @@ class Ragged:
         """Return rows side by side, with zeros as padding."""
         starts, lengths = self.ends[rows], self.lengths(rows)
         places = np.arange(lengths.max())
-        padded = self.values.take(starts[:, None] + places, mode="clip").astype(np.int64)
+        padded = self.values.take(starts[:, None] + places, mode="clip")
+        if padded.dtype.kind != "f":
+            padded = padded.astype(np.int64)
         padded[places >= lengths[:, None]] = 0
         return Sequences(torch.from_numpy(padded), torch.from_numpy(lengths))
 

@@ -15,6 +15,8 @@ from transduce.blueprint import Part
 from transduce.data.alignment import alignment_fault, parse
 from transduce.data.batch import Example
 from transduce.data.lines import Fault, Line, Skipped, read_lines
+from transduce.data.weights import parse as parse_weights
+from transduce.data.weights import weight_fault
 from transduce.problem import Problem
 from transduce.text.codec import Reserved
 
@@ -119,11 +121,13 @@ class CorpusBlueprint(Part):
             empty = False
             references = tuple(line.text for line in row.references)
             source = f"{self.tag} {row.source.text}" if self.tag else row.source.text
+            weights = parse_weights(row.weight.text) if row.weight else (1.0,)
             yield Example(
                 {"source": source},
                 references,
                 row.source.place,
-                weight=float(row.weight.text) if row.weight else 1.0,
+                weight=weights[0] if len(weights) == 1 else 1.0,
+                word_weights=weights if len(weights) > 1 else (),
                 ease=float(row.ease.text) if row.ease else 0.0,
                 alignment=self._alignment(row),
             )
@@ -174,8 +178,8 @@ class CorpusBlueprint(Part):
             return fault
         faults = (
             *(_text_fault(line, "target", self.max_characters) for line in row.references),
-            _number_fault(row.weight, "weight", "number from 0 on", least=0),
-            _number_fault(row.ease, "ease", "number", least=-math.inf),
+            weight_fault(row.weight, [line.text for line in row.references]),
+            _ease_fault(row.ease),
         )
         fault = next(filter(None, faults), None)
         if fault or row.alignment is None:
@@ -201,16 +205,16 @@ def _text_fault(line: Line, side: str, most: int) -> Fault | None:
     return None
 
 
-def _number_fault(line: Line | None, name: str, right: str, least: float) -> Fault | None:
+def _ease_fault(line: Line | None) -> Fault | None:
     if line is None or line.fault:
         return line and line.fault
     try:
-        if least <= float(line.text) and math.isfinite(float(line.text)):
+        if math.isfinite(float(line.text)):
             return None
     except ValueError:
         pass
-    what = f"the {name} {line.text[:30]!r} is no {right}; write one, such as 0.5"
-    return Fault(line.place, f"wrong {name}", what)
+    what = f"the ease {line.text[:30]!r} is no number; write one, such as 0.5"
+    return Fault(line.place, "wrong ease", what)
 
 
 def _grouped(rows: Iterable[Row]) -> Iterator[Row]:

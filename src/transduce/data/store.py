@@ -22,7 +22,6 @@ from transduce.data.encode import (
     EASES,
     FACTS,
     TARGET,
-    WEIGHTS,
     Encoding,
     Facts,
     LimitsBlueprint,
@@ -32,6 +31,7 @@ from transduce.data.lines import Fault, Skipped
 from transduce.data.ragged import Ragged
 from transduce.data.read import CorpusBlueprint
 from transduce.data.rows import Counts, Picks, Rows
+from transduce.data.weights import StoredWeights
 from transduce.problem import Problem
 
 __all__ = ["TARGET", "Encoding", "LimitsBlueprint", "Store", "prepare"]
@@ -52,7 +52,7 @@ class Store(Rows):
     texts: dict[str, Ragged]
     places: Ragged
     first: NDArray[np.int64] = field(repr=False)  # row of each example, then the number of rows
-    weights: NDArray[np.float64] | None = field(default=None, repr=False)  # of the examples
+    weights: StoredWeights | None = None
     eases: NDArray[np.float64] | None = field(default=None, repr=False)  # of the examples
     alignments: Alignments | None = None
 
@@ -109,11 +109,12 @@ class Store(Rows):
         target = gathered.pop(TARGET)
         weights = None
         if self.weights is not None:
-            weights = torch.from_numpy(self.weights[self._examples(rows)]).float()
+            places = self._places(TARGET, rows, picks)
+            weights = self.weights.gather(self._examples(rows), places, target.size - 1)
         alignment = None
         if self.alignments is not None:
-            places = (self._places(side, rows, picks) for side in (SOURCE, TARGET))
-            alignment = self.alignments.gather(rows, *places)
+            sides = (self._places(side, rows, picks) for side in (SOURCE, TARGET))
+            alignment = self.alignments.gather(rows, *sides)
         return Batch(gathered, target, torch.from_numpy(rows), weights, alignment)
 
     def ease(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -194,12 +195,11 @@ def _open(path: Path, fingerprint: str) -> Store:
         first = np.asarray(np.memmap(path / "first", "<i8", "r"))
         if len(first) != facts.examples + 1 or first[-1] != facts.rows:
             raise ValueError("the file first is cut off")
-        weights, eases = (
-            np.asarray(np.memmap(path / name, "<f8", "r", shape=(facts.examples,)))
-            if (path / name).exists()
-            else None
-            for name in (WEIGHTS, EASES)
-        )
+        targets = facts.rows * facts.variants[TARGET]
+        weights = StoredWeights.open(path, facts.examples, targets)
+        eases = None
+        if (path / EASES).exists():
+            eases = np.asarray(np.memmap(path / EASES, "<f8", "r", shape=(facts.examples,)))
     except (OSError, ValueError) as error:
         what = f"the store is damaged ({error.__class__.__name__}); delete this folder"
         raise Problem(what, str(path)) from None

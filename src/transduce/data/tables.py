@@ -35,7 +35,7 @@ class TableBlueprint(FilesBlueprint):
     header: bool = False
     """the first row of each file holds names; that is so, too, if a column is given by name"""
     weight: Column | None = None
-    """the column of weights: what the loss of each example counts"""
+    """the column of weights: what the loss counts of each example, or of each word of its target"""
     ease: Column | None = None
     """the column of how easy each example is, a number, for a curriculum of what is given"""
     alignment: Column | None = None

@@ -49,7 +49,7 @@ class LinearHead(Head, Packable):
         source: Any,
         labels: Sequences,
         smoothing: float,
-        weights: Float[Tensor, "B"] | None = None,
+        weights: Float[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the summed loss and negative log-likelihood over the real positions alone."""
         real = labels.mask().flatten().nonzero()[:, 0]
@@ -59,5 +59,4 @@ class LinearHead(Head, Packable):
         given = features, self.weight, self.bias, chosen, smoothing
         if weights is None:
             return linear_cross_entropy(*given)
-        own = weights[:, None].expand_as(labels.data).flatten().index_select(0, real)
-        return linear_cross_entropy(*given, own)
+        return linear_cross_entropy(*given, weights.flatten().index_select(0, real))

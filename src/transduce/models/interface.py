@@ -97,11 +97,11 @@ class Head(nn.Module, ABC):
         source: Any,
         labels: Sequences,
         smoothing: float,
-        weights: Float[Tensor, "B"] | None = None,
+        weights: Float[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the summed (label-smoothed loss, negative log-likelihood) of the labels in nats.
 
-        ``weights`` are what the loss of each row counts; they leave the second result alone.
+        ``weights`` are what the loss of each label counts; they leave the second result alone.
         It never builds the whole (tokens, V) table. Only the first result carries a gradient.
         """
 

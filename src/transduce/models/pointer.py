@@ -103,7 +103,7 @@ class PointerGenerator(Head):
         source: Copyable,
         labels: Sequences,
         smoothing: float,
-        weights: Float[Tensor, "B"] | None = None,
+        weights: Float[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the summed loss and negative log-likelihood over the real positions alone.
 
@@ -117,9 +117,7 @@ class PointerGenerator(Head):
         log_copied = mass.clamp_min(TINY).log()
         columns = (out.features, F.logsigmoid(gate), log_copied[..., None], labels.data[..., None])
         rows = [column.flatten(0, 1).index_select(0, real) for column in columns]
-        each = None
-        if weights is not None:
-            each = weights[:, None].expand_as(labels.data).flatten().index_select(0, real)
+        each = None if weights is None else weights.flatten().index_select(0, real)
         loss = nll = gate.new_zeros(())
         for number, part in enumerate(zip(*(torch.split(x, CHUNK) for x in rows), strict=True)):
             missed, spread = checkpoint(

@@ -92,11 +92,11 @@ class Seq2Seq(nn.Module):
         inputs: Sequences,
         labels: Sequences,
         smoothing: float = 0.0,
-        weights: Float[Tensor, "B"] | None = None,
+        weights: Float[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the summed (smoothed loss, negative log-likelihood) of the labels (training).
 
-        ``weights`` are what the loss of each row counts.
+        ``weights`` are what the loss of each label counts.
         """
         memory, out = self.read(sources, inputs)
         given = out, self.head.start(memory), labels, smoothing

@@ -114,9 +114,11 @@ def truths(batch: Batch) -> Answers:
 
 
 def counts(batch: Batch) -> Float[Tensor, "B"]:
-    """Return what each example counts: its target tokens times its weight."""
-    tokens = batch.labels.lengths.float()
-    return tokens if batch.weights is None else tokens * batch.weights
+    """Return what each example counts: its target tokens, each by its weight."""
+    labels, weights = batch.labels, batch.label_weights
+    if weights is None:
+        return labels.lengths.float()
+    return weights.masked_fill(~labels.mask(), 0.0).sum(1)
 
 
 class Scored(NamedTuple):

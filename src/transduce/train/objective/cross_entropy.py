@@ -18,7 +18,7 @@ class CrossEntropy(NamedTuple):
 
     def __call__(self, model: Seq2Seq, batch: Batch, moment: Moment = FIRST) -> Loss:
         """Score each label after the true tokens before it."""
-        given = batch.sources, batch.inputs, batch.labels, self.smoothing, batch.weights
+        given = batch.sources, batch.inputs, batch.labels, self.smoothing, batch.label_weights
         return Loss(*model(*given))
 
 

@@ -50,17 +50,17 @@ class GuidedAlignment(NamedTuple):
         with _listening(_chosen(model, self.layer)) as heard:
             loss = self.objective(model, batch, moment)
         attention = _of_batch(heard, batch)
-        missed = divergence(attention, batch.alignment, batch.weights)
+        missed = divergence(attention, batch.alignment, batch.label_weights)
         return Loss(loss.total + self.weight * missed, loss.nll)
 
 
 def divergence(
-    attention: Float[Tensor, "B T S"], alignment: Sequences, weights: Float[Tensor, "B"] | None
+    attention: Float[Tensor, "B T S"], alignment: Sequences, weights: Float[Tensor, "B T"] | None
 ) -> Float[Tensor, ""]:
     """Return the cross-entropy in nats between alignment and attention, summed over target symbols.
 
-    That is -Σ log a[t, s] / n[t] over all aligned pairs (t, s), where n[t] is how many t has. Rows
-    count by their ``weights``.
+    That is -Σ log a[t, s] / n[t] over all aligned pairs (t, s), where n[t] is how many t has; each
+    target symbol by its weight.
     """
     row, pair = alignment.mask().nonzero(as_tuple=True)
     said, read = alignment.data[row, pair].unbind(-1)
@@ -68,7 +68,7 @@ def divergence(
     counts.index_put_((row, said), torch.ones(len(row), device=counts.device), accumulate=True)
     share = 1 / counts[row, said]
     if weights is not None:
-        share = share * weights[row]
+        share = share * weights[row, said]
     return -(share * attention[row, said, read].clamp_min(LEAST).log()).sum()
 
 

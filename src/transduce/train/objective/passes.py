@@ -104,9 +104,10 @@ def table(head: Head, out: Readout, source: Any, part: slice) -> Table:
 
 
 def total(values: Float[Tensor, "B t"], batch: Batch, part: slice) -> Float[Tensor, ""]:
-    """Return the sum over the real target positions among some, each example by its weight."""
-    if batch.weights is not None:
-        values = values * batch.weights[:, None]
+    """Return the sum over the real target positions among some, each by its weight."""
+    weights = batch.label_weights
+    if weights is not None:
+        values = values * weights[:, part]
     return values.masked_select(batch.labels.mask()[:, part]).sum()
 
 
