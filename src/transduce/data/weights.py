@@ -54,7 +54,7 @@ def weight_fault(line: Line | None, targets: Sequence[str]) -> Fault | None:
         return Fault(line.place, name, f"{what}; write one for the example")
     if count not in (1, size, size + 1):
         what = f"there are {count} weights and {size} words in the target; write one for each word"
-        return Fault(line.place, name, f"{what}, one more for the end, or one for all")
+        return Fault(line.place, name, f"{what} (and maybe one for the end), or one for all")
     return None
 
 
