@@ -115,7 +115,7 @@ def test_the_loss_of_a_row_counts_its_weight(kind: str) -> None:
     each = [loss(slice(row, row + 1), None) for row in range(3)]
     losses = torch.stack([one[0] for one in each])
     wanted = (weights * losses).sum()
-    total, nll = loss(slice(3), weights)
+    total, nll = loss(slice(3), weights[:, None].expand(3, 5))
     torch.testing.assert_close(total, wanted)
     torch.testing.assert_close(nll, torch.stack([one[1] for one in each]).sum())
     torch.testing.assert_close(gradients(total), gradients(wanted))
