@@ -119,5 +119,5 @@ def test_the_loss_of_a_row_counts_its_weight(kind: str) -> None:
     torch.testing.assert_close(total, wanted)
     torch.testing.assert_close(nll, torch.stack([one[1] for one in each]).sum())
     torch.testing.assert_close(gradients(total), gradients(wanted))
-    plain, even = loss(slice(3), None)[0], loss(slice(3), torch.ones(3))[0]
+    plain, even = loss(slice(3), None)[0], loss(slice(3), torch.ones(3, 5))[0]
     assert torch.equal(plain, even)
