@@ -153,14 +153,15 @@ def _summed(
         if finite or factor == 1:
             break
         factor = factor / 2 if sums.total.isfinite() else 1.0
-    if finite and factor != 1:
+    if not finite:
+        return sums, False
+    state.scale = factor
+    if factor != 1:
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad.div_(factor)
         sums = sums._replace(norm=sums.norm / factor)
-    if finite:
-        state.scale = factor
-    return sums, finite
+    return sums, True
 
 
 def gradient(
